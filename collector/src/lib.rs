@@ -1,0 +1,3 @@
+//! The agent: watches network system calls with eBPF and turns them into spans.
+
+pub mod protocols;

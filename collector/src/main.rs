@@ -1,0 +1,3 @@
+//! The binary `deeptrace-collector`.
+
+fn main() {}

@@ -1,0 +1,13 @@
+//! What a span is, how its ids are made, and how its attributes are called.
+//!
+//! Owns the types that the collector fills, the linker reads and the exporters
+//! encode. No IO, no clock, no protocol knowledge.
+
+mod ids;
+mod link;
+pub mod semconv;
+mod span;
+
+pub use ids::{ConnectionKey, Initiator, RequestKey, SpanId, TraceId};
+pub use link::{CONFIDENCE, FACT_PREFIX, FactValue, LinkFacts, METHOD, Opening, ProcessKey, WireContext};
+pub use span::{Attribute, Key, Resource, Span, SpanKind, Status, Value};

@@ -1,0 +1,1 @@
+//! Needs root: real kernel, real servers, real backends.

@@ -1,0 +1,1 @@
+//! The linking engine: finds parents and joins spans into traces.

