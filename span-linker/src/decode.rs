@@ -21,7 +21,9 @@ const SUPPORTED: f32 = 0.95;
 /// Two thread rungs that name different requests.
 const DISPUTED: f32 = 0.5;
 /// The only request being served, in a process where exact links confirm that rung.
-const PROVEN_ONLY_OPEN: f32 = 0.9;
+const CONFIRMED_ONLY_OPEN: f32 = 0.9;
+/// The only request being served, in a process that is often idle and makes no calls then.
+const LONE_ONLY_OPEN: f32 = 0.85;
 /// How far back a chain of calls is followed to the request they belong to.
 const MAX_CHAIN: usize = 64;
 
@@ -206,11 +208,10 @@ fn infer(claims: &Claims, trust: Option<&Trust>) -> Option<(Method, Claim)> {
         (Some(alone), None, only) => Some((Method::ThreadOrder, supported(alone, only))),
         (None, Some(alone), only) => Some((Method::Thread, supported(alone, only))),
         (None, None, Some(only)) => {
-            let proven = trust.is_some_and(|trust| trust.is_proven(Method::OnlyOpen));
-            let confidence = if proven {
-                PROVEN_ONLY_OPEN
-            } else {
-                only.confidence
+            let confidence = match trust {
+                Some(trust) if trust.only_open_agrees_with_exact() => CONFIRMED_ONLY_OPEN,
+                Some(trust) if trust.calls_only_while_serving() => LONE_ONLY_OPEN,
+                _ => only.confidence,
             };
             Some((Method::OnlyOpen, with(only, confidence)))
         }
@@ -235,6 +236,7 @@ fn supported(claim: Claim, only: Option<Claim>) -> Claim {
 /// How one rung did on one span.
 #[derive(Clone, Copy, Debug)]
 enum Grade {
+    Serving(bool),
     Exact(Method, bool),
     Nesting(Method, bool),
 }
@@ -246,7 +248,11 @@ fn grades(window: &Window, entry: &Entry, claims: &Claims) -> Vec<Grade> {
     if entry.side != Side::Egress || entry.stage == Stage::Open {
         return Vec::new();
     }
-    let mut grades = Vec::new();
+    let serving = window
+        .open_in_process(entry.process, entry.start_ns)
+        .next()
+        .is_some();
+    let mut grades = vec![Grade::Serving(serving)];
     let exact = claims
         .exact()
         .filter(|(_, claim)| matches!(claim.parent, Parent::Span(_)));
@@ -276,6 +282,7 @@ fn learn(window: &mut Window, process: ProcessKey, grades: &[Grade]) {
     let trust = &mut window.process_mut(process).trust;
     for grade in grades {
         match *grade {
+            Grade::Serving(serving) => trust.saw_call(serving),
             Grade::Exact(method, agrees) => trust.saw_exact(method, agrees),
             Grade::Nesting(method, nested) => trust.saw_nesting(method, nested),
         }

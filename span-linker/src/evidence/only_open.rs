@@ -1,8 +1,9 @@
 //! Only one request of the process was being served when the call began.
 //!
 //! Background work makes calls while a request happens to be served, so by
-//! itself this is below the default floor. Where exact links of the same
-//! process have confirmed it, `decode` lifts it over.
+//! itself this is below the default floor. `decode` lifts it over where exact
+//! links of the same process confirm it, or where the process is idle half of
+//! the time and makes no calls then.
 
 use super::{Claim, Rung, exactly_one, span_claim};
 use crate::window::Window;

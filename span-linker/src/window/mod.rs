@@ -132,16 +132,20 @@ impl Window {
         }
         entry.stage = Stage::Held;
         entry.since = now;
-        let tids = (entry.facts.request_tid, entry.facts.response_tid);
-        if admission == Admission::New && entry.side == Side::Ingress && tids.0 != 0 && tids.1 != 0
-        {
-            self.processes
-                .entry(entry.process)
-                .trust
-                .saw_request(tids.0 == tids.1);
+        if admission == Admission::New && entry.side == Side::Ingress {
+            self.measure(&entry);
         }
         self.insert(entry);
         admission
+    }
+
+    fn measure(&mut self, request: &Entry) {
+        let trust = &mut self.processes.entry(request.process).trust;
+        trust.saw_request(request.start_ns, request.end_ns.unwrap_or(request.start_ns));
+        let tids = (request.facts.request_tid, request.facts.response_tid);
+        if tids.0 != 0 && tids.1 != 0 {
+            trust.saw_threads(tids.0 == tids.1);
+        }
     }
 
     /// Remembers a span that has left as it came, for its trace.

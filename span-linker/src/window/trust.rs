@@ -10,6 +10,11 @@
 //!
 //! Nesting errs towards trust (a wrong parent often encloses the call too) and,
 //! for work that outlives its request, against it; its limit is wider.
+//!
+//! "Only one request was open" is not trusted until proven, by exact links or by
+//! idleness: a process that is idle half of the time, and makes calls only while
+//! it serves, makes them for what it serves. Background work would show in the
+//! idle half. Time with two requests counts twice as busy, which errs towards distrust.
 
 use super::link::Method;
 
@@ -19,6 +24,10 @@ const AFFINITY_LIMIT_PERCENT: u32 = 98;
 const EXACT_LIMIT_PERCENT: u32 = 98;
 /// Least share of links that end before their parent.
 const NESTING_LIMIT_PERCENT: u32 = 90;
+/// Least share of calls made while serving, for a process without background work.
+const SERVING_LIMIT_PERCENT: u32 = 98;
+/// Business is measured over up to this long: 10 minutes.
+const BUSINESS_MEMORY_NS: u64 = 600_000_000_000;
 /// Bad samples that prove nothing yet.
 const GRACE: u32 = 2;
 /// Agreements after which a rung that is not trusted by default is.
@@ -49,7 +58,8 @@ impl Tally {
     }
 
     fn is_proven(self, limit_percent: u32) -> bool {
-        self.good >= PROVEN && self.holds(limit_percent)
+        let (bad, all) = (u64::from(self.bad), u64::from(self.good + self.bad));
+        self.good >= PROVEN && bad * 100 <= all * u64::from(100 - limit_percent)
     }
 }
 
@@ -59,12 +69,56 @@ pub struct Trust {
     affinity: Tally,
     exact: [Tally; Method::ALL.len()],
     nesting: [Tally; Method::ALL.len()],
+    /// Calls made while at least one request was served.
+    serving: Tally,
+    business: Business,
+}
+
+/// How much of its time a process serves.
+#[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::struct_field_names, reason = "units last in names")]
+struct Business {
+    since_ns: u64,
+    until_ns: u64,
+    serving_ns: u64,
+}
+
+impl Business {
+    fn add(&mut self, start_ns: u64, end_ns: u64) {
+        if self.until_ns == 0 {
+            self.since_ns = start_ns;
+        }
+        self.since_ns = self.since_ns.min(start_ns);
+        self.until_ns = self.until_ns.max(end_ns);
+        self.serving_ns = self
+            .serving_ns
+            .saturating_add(end_ns.saturating_sub(start_ns));
+        let span_ns = self.until_ns - self.since_ns;
+        if span_ns > BUSINESS_MEMORY_NS {
+            self.since_ns += span_ns / 2;
+            self.serving_ns /= 2;
+        }
+    }
+
+    fn is_idle_half_of_the_time(self) -> bool {
+        self.serving_ns <= (self.until_ns - self.since_ns) / 2
+    }
 }
 
 impl Trust {
     /// A request was read and answered, by the same thread or not.
-    pub fn saw_request(&mut self, same_thread: bool) {
-        self.affinity.add(same_thread);
+    pub fn saw_threads(&mut self, same: bool) {
+        self.affinity.add(same);
+    }
+
+    /// A request was served from then to then.
+    pub fn saw_request(&mut self, start_ns: u64, end_ns: u64) {
+        self.business.add(start_ns, end_ns);
+    }
+
+    /// A call was made while a request was being served, or not.
+    pub fn saw_call(&mut self, serving: bool) {
+        self.serving.add(serving);
     }
 
     /// An exact rung knew the parent, and this one said the same or not.
@@ -96,11 +150,15 @@ impl Trust {
         }
     }
 
-    /// Exact links have confirmed the rung often enough to trust a weak one.
-    pub fn is_proven(&self, method: Method) -> bool {
-        self.exact
-            .get(method as usize)
-            .is_some_and(|tally| tally.is_proven(EXACT_LIMIT_PERCENT))
+    /// Exact links have confirmed "only one request was open" often enough.
+    pub fn only_open_agrees_with_exact(&self) -> bool {
+        let tally = self.exact.get(Method::OnlyOpen as usize);
+        tally.is_some_and(|tally| tally.is_proven(EXACT_LIMIT_PERCENT))
+    }
+
+    /// The process has been idle enough to show background work, and there was none.
+    pub fn calls_only_while_serving(&self) -> bool {
+        self.business.is_idle_half_of_the_time() && self.serving.is_proven(SERVING_LIMIT_PERCENT)
     }
 }
 
@@ -118,16 +176,16 @@ mod tests {
     fn a_process_that_moves_requests_between_threads_loses_trust_in_its_threads() {
         let mut trust = Trust::default();
         for _ in 0..10 {
-            trust.saw_request(true);
+            trust.saw_threads(true);
         }
         assert!(trust.trusts(Method::Thread));
         for _ in 0..3 {
-            trust.saw_request(false);
+            trust.saw_threads(false);
         }
         assert!(!trust.trusts(Method::Thread) && !trust.trusts(Method::ThreadOrder));
         assert!(trust.trusts(Method::Tokens));
         for _ in 0..300 {
-            trust.saw_request(true);
+            trust.saw_threads(true);
         }
         assert!(trust.trusts(Method::Thread), "a process can mend its ways");
     }
@@ -144,13 +202,45 @@ mod tests {
     }
 
     #[test]
-    fn a_weak_rung_is_proven_by_exact_links_only() {
+    fn the_only_open_request_is_proven_by_exact_links() {
         let mut trust = Trust::default();
         for _ in 0..PROVEN {
-            assert!(!trust.is_proven(Method::OnlyOpen));
+            assert!(!trust.only_open_agrees_with_exact());
             trust.saw_exact(Method::OnlyOpen, true);
         }
-        assert!(trust.is_proven(Method::OnlyOpen));
+        assert!(trust.only_open_agrees_with_exact());
+    }
+
+    #[test]
+    fn the_only_open_request_is_proven_by_idleness_without_background_work() {
+        let check = |busy_ns: u64, background: u64, expected: bool| {
+            let mut trust = Trust::default();
+            for n in 0..100 {
+                trust.saw_request(n * 1000, n * 1000 + busy_ns);
+                trust.saw_call(n >= background);
+            }
+            assert_eq!(
+                trust.calls_only_while_serving(),
+                expected,
+                "{busy_ns} {background}"
+            );
+        };
+        check(300, 0, true);
+        check(300, 2, true);
+        check(300, 3, false);
+        check(900, 0, false);
+    }
+
+    #[test]
+    fn business_long_ago_fades() {
+        let mut business = Business::default();
+        let minute = BUSINESS_MEMORY_NS / 10;
+        business.add(0, 9 * minute);
+        assert!(!business.is_idle_half_of_the_time());
+        for n in 10..60 {
+            business.add(n * minute, n * minute + 1);
+        }
+        assert!(business.is_idle_half_of_the_time());
     }
 
     #[test]
