@@ -19,11 +19,14 @@ use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use pipeline::Batch;
-use span_model::{Opening, SpanId, SpanKind};
+use span_model::{Opening, ProcessKey, SpanId, SpanKind};
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// Envelopes remembered; beyond, they are forgotten and grouping starts anew.
+const MAX_ENVELOPES: usize = 4096;
 
 /// Finds parents and joins spans into traces.
 #[derive(Debug)]
@@ -31,9 +34,11 @@ pub struct SpanLinker {
     config: Config,
     floor: f32,
     window: Window,
-    held: FastMap<SpanId, Held>,
+    held: FastMap<SpanId, Box<Held>>,
     /// Held spans in the order of their arrival.
     waiting: VecDeque<(Moment, SpanId)>,
+    /// The last envelope of each process: what came in apart leaves together.
+    envelopes: FastMap<ProcessKey, Arc<Envelope>>,
     stats: Stats,
     began: Option<Instant>,
     now: Moment,
@@ -47,7 +52,7 @@ struct Held {
 }
 
 /// What a span came wrapped in.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 struct Envelope {
     resource: Option<Resource>,
     resource_schema: String,
@@ -69,6 +74,7 @@ impl SpanLinker {
             window: Window::default(),
             held: FastMap::default(),
             waiting: VecDeque::new(),
+            envelopes: FastMap::default(),
             stats: Stats::default(),
             began: None,
             now: Moment(0),
@@ -162,12 +168,15 @@ impl SpanLinker {
             schema_url: scope_schema,
         } in scope_spans
         {
-            let envelope = Arc::new(Envelope {
-                resource: resource.clone(),
-                resource_schema: schema_url.clone(),
-                scope,
-                scope_schema,
-            });
+            let envelope = self.envelope(
+                origin.process,
+                Envelope {
+                    resource: resource.clone(),
+                    resource_schema: schema_url.clone(),
+                    scope,
+                    scope_schema,
+                },
+            );
             let mut linkable = false;
             for span in spans {
                 match otlp::span_id(&span) {
@@ -182,6 +191,21 @@ impl SpanLinker {
                 self.learn_process(&origin);
             }
         }
+    }
+
+    /// The process's last envelope if it is the same, so that one drain gives one group a process.
+    fn envelope(&mut self, process: ProcessKey, envelope: Envelope) -> Arc<Envelope> {
+        if let Some(last) = self.envelopes.get(&process)
+            && **last == envelope
+        {
+            return Arc::clone(last);
+        }
+        if self.envelopes.len() >= MAX_ENVELOPES {
+            self.envelopes.clear();
+        }
+        let envelope = Arc::new(envelope);
+        self.envelopes.insert(process, Arc::clone(&envelope));
+        envelope
     }
 
     /// True if the span is ours to link.
@@ -216,10 +240,10 @@ impl SpanLinker {
         if admission != Admission::Duplicate {
             self.held.insert(
                 id,
-                Held {
+                Box::new(Held {
                     envelope: Arc::clone(envelope),
                     span,
-                },
+                }),
             );
         }
         true
@@ -299,9 +323,10 @@ impl SpanLinker {
     }
 
     fn leave(&mut self, id: SpanId, leaving: &mut Leaving) {
-        let Some(Held { envelope, mut span }) = self.held.remove(&id) else {
+        let Some(held) = self.held.remove(&id) else {
             return;
         };
+        let Held { envelope, mut span } = *held;
         find_caller_again(&mut self.window, id, self.floor);
         let preferred = self.window.callee(id).and_then(|callee| callee.trace);
         let trace = trace_of(&mut self.window, id, preferred, self.floor);

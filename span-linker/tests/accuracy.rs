@@ -3,7 +3,7 @@
 //! The capture is outside the repository; without it the tests say so and pass.
 //! Facts are derived as the collector would: what each thread read last, whose
 //! request it has not answered, hashes of the request id that the apps send on.
-//! Load is raised as TraceWeaver did: start times of traces divided by a factor,
+//! Load is raised as `TraceWeaver` did: start times of traces divided by a factor,
 //! durations kept.
 
 mod scene;

@@ -134,7 +134,7 @@ fn world() -> Vec<Seen> {
     for n in 0..12 {
         let t = n * 37;
         let (a, b, c) = (100 + n * 10, 101 + n * 10, 102 + n * 10);
-        let worker = u32::try_from(n).unwrap() + 1;
+        let worker = u32::try_from(n).unwrap_or(0) + 1;
         spans.extend([
             server(a, 1, t..t + 900).tid(5).token(n / 2),
             client(b, 1, t + 10..t + 500).after(a).serving(a).tid(5),

@@ -233,8 +233,8 @@ fn go_like(rounds: u64, with_tokens: bool) -> Vec<Seen> {
         for n in 0..4 {
             let request = 10_000 + round * 8 + n;
             let (tid, other) = (
-                u32::try_from(n + 1).unwrap(),
-                u32::try_from((n + 1) % 4 + 1).unwrap(),
+                u32::try_from(n + 1).unwrap_or(0),
+                u32::try_from((n + 1) % 4 + 1).unwrap_or(0),
             );
             let mut seen = server(request, 1, base + n..base + 900).tids(tid, other);
             // Written by the thread that read the next request.

@@ -79,6 +79,8 @@ impl Entry {
         start_ns: u64,
         mut facts: LinkFacts,
     ) -> Self {
+        facts.tokens.sort_unstable();
+        facts.tokens.dedup();
         facts.tokens.truncate(MAX_TOKENS);
         facts.tokens.shrink_to_fit();
         Self {

@@ -380,20 +380,14 @@ impl Window {
     }
 
     fn posting_keys(&self, entry: &Entry) -> Vec<u64> {
-        let mut keys = Vec::new();
+        let mut keys = Vec::with_capacity(2);
         if entry.side == Side::Ingress {
             let context = entry.facts.context;
             keys.extend(
                 context.map(|c| self.postings.key(Tag::Context, (entry.process, c.trace_id))),
             );
-            let mut tokens = entry.facts.tokens.clone();
-            tokens.sort_unstable();
-            tokens.dedup();
-            keys.extend(
-                tokens
-                    .iter()
-                    .map(|token| self.postings.key(Tag::Token, (entry.process, *token))),
-            );
+            let key = |token| self.postings.key(Tag::Token, (entry.process, token));
+            keys.extend(entry.facts.tokens.iter().copied().map(key));
         }
         keys.extend(self.read_key(entry));
         keys

@@ -24,9 +24,13 @@ pub enum Tag {
 }
 
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::box_collection,
+    reason = "nearly all lists have one id; a boxed list keeps those small"
+)]
 enum Ids {
     One(SpanId),
-    Many(Vec<SpanId>),
+    Many(Box<Vec<SpanId>>),
     Crowd(usize),
 }
 
@@ -50,7 +54,7 @@ impl Postings {
             }
             MapEntry::Occupied(mut slot) => {
                 let grown = match slot.get_mut() {
-                    Ids::One(first) => Ids::Many(vec![*first, id]),
+                    Ids::One(first) => Ids::Many(Box::new(vec![*first, id])),
                     Ids::Crowd(count) => Ids::Crowd(*count + 1),
                     Ids::Many(ids) if ids.len() >= CROWD => Ids::Crowd(ids.len() + 1),
                     Ids::Many(ids) => {

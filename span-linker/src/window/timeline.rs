@@ -2,7 +2,8 @@
 //!
 //! Each bucket knows its latest end, so a look back skips the buckets in which
 //! everything had ended. A look back costs the buckets between the oldest
-//! interval and the time, plus the intervals of those it cannot skip.
+//! interval and the time, plus the intervals of those it cannot skip. What is
+//! taken out stays as a blank until its bucket is empty.
 
 use span_model::SpanId;
 use std::collections::BTreeMap;
@@ -13,15 +14,39 @@ const BUCKET_BITS: u32 = 27;
 #[derive(Clone, Copy, Debug)]
 struct Interval {
     start_ns: u64,
-    /// `u64::MAX` while open.
-    end_ns: u64,
     id: SpanId,
+    /// `u64::MAX` while open, 0 when taken out.
+    end_ns: u64,
 }
 
 #[derive(Debug, Default)]
 struct Bucket {
-    latest_end_ns: u64,
+    /// Sorted by start and id.
     intervals: Vec<Interval>,
+    /// How many are not blank, and how many of those are open.
+    live: usize,
+    open: usize,
+    /// Latest end of those that ended; may be too late when some were taken out.
+    latest_end_ns: u64,
+}
+
+impl Bucket {
+    fn may_be_open_at(&self, time_ns: u64) -> bool {
+        self.open > 0 || self.latest_end_ns > time_ns
+    }
+
+    fn place(&self, start_ns: u64, id: SpanId) -> Result<usize, usize> {
+        self.intervals
+            .binary_search_by_key(&(start_ns, id), |i| (i.start_ns, i.id))
+    }
+
+    /// Those that began by a time, the last first.
+    fn begun_by(&self, time_ns: u64) -> impl Iterator<Item = &Interval> {
+        let begun = self
+            .intervals
+            .partition_point(|interval| interval.start_ns <= time_ns);
+        self.intervals.iter().take(begun).rev()
+    }
 }
 
 /// Intervals of the requests that one process, or one of its threads, served.
@@ -31,16 +56,27 @@ pub struct Timeline {
 }
 
 impl Timeline {
-    /// Adds a request; `None` while it is open.
+    /// Adds a request that is not in; `None` while it is open.
     pub fn insert(&mut self, id: SpanId, start_ns: u64, end_ns: Option<u64>) {
-        let end_ns = end_ns.unwrap_or(u64::MAX);
         let bucket = self.buckets.entry(start_ns >> BUCKET_BITS).or_default();
-        bucket.intervals.push(Interval {
+        let interval = Interval {
             start_ns,
-            end_ns,
             id,
-        });
-        bucket.latest_end_ns = bucket.latest_end_ns.max(end_ns);
+            end_ns: end_ns.unwrap_or(u64::MAX),
+        };
+        match bucket.place(start_ns, id) {
+            Ok(blank) => {
+                if let Some(place) = bucket.intervals.get_mut(blank) {
+                    *place = interval;
+                }
+            }
+            Err(place) => bucket.intervals.insert(place, interval),
+        }
+        bucket.live += 1;
+        match end_ns {
+            Some(end_ns) => bucket.latest_end_ns = bucket.latest_end_ns.max(end_ns),
+            None => bucket.open += 1,
+        }
     }
 
     /// Takes a request out.
@@ -49,9 +85,14 @@ impl Timeline {
         let Some(bucket) = self.buckets.get_mut(&key) else {
             return;
         };
-        bucket.intervals.retain(|interval| interval.id != id);
-        bucket.latest_end_ns = bucket.intervals.iter().map(|i| i.end_ns).max().unwrap_or(0);
-        if bucket.intervals.is_empty() {
+        let place = bucket.place(start_ns, id).ok();
+        let Some(interval) = place.and_then(|place| bucket.intervals.get_mut(place)) else {
+            return;
+        };
+        let end_ns = std::mem::replace(&mut interval.end_ns, 0);
+        bucket.live = bucket.live.saturating_sub(usize::from(end_ns != 0));
+        bucket.open = bucket.open.saturating_sub(usize::from(end_ns == u64::MAX));
+        if bucket.live == 0 {
             self.buckets.remove(&key);
         }
     }
@@ -61,9 +102,9 @@ impl Timeline {
         self.buckets
             .range(..=time_ns >> BUCKET_BITS)
             .rev()
-            .filter(move |(_, bucket)| bucket.latest_end_ns > time_ns)
-            .flat_map(|(_, bucket)| bucket.intervals.iter().rev())
-            .filter(move |interval| interval.start_ns <= time_ns && time_ns < interval.end_ns)
+            .filter(move |(_, bucket)| bucket.may_be_open_at(time_ns))
+            .flat_map(move |(_, bucket)| bucket.begun_by(time_ns))
+            .filter(move |interval| time_ns < interval.end_ns)
             .map(|interval| interval.id)
     }
 
