@@ -62,8 +62,12 @@ pub struct Sandbox {
 pub enum Output {
     /// Both streams to `NAME.log` in the sandbox, shown when the process fails to start.
     Log,
+    /// To the owner's.
+    Inherited,
     /// Standard output to the owner's, standard error to a pipe.
     PipedErrors,
+    /// Standard output to a pipe, standard error to the owner's.
+    PipedOutput,
     /// Both to pipes, and standard input too.
     Piped,
 }
@@ -119,8 +123,12 @@ impl Sandbox {
                 let file = fs::File::create(&log)?;
                 wrapped.stdout(file.try_clone()?).stderr(file);
             }
+            Output::Inherited => {}
             Output::PipedErrors => {
                 wrapped.stderr(Stdio::piped());
+            }
+            Output::PipedOutput => {
+                wrapped.stdout(Stdio::piped());
             }
             Output::Piped => {
                 wrapped
