@@ -18,6 +18,9 @@ use crate::truth::{Call, product_path};
 
 const REPLY_LIMIT: Duration = Duration::from_secs(15);
 
+/// The programs it needs.
+pub const PROGRAMS: [&str; 5] = ["cc", "nginx", "node", "python3", "redis-server"];
+
 /// How to start it.
 #[derive(Clone, Debug, Default)]
 pub struct Options {

@@ -5,5 +5,6 @@
 
 pub mod compile;
 pub mod demo;
+pub mod programs;
 pub mod sandbox;
 pub mod truth;

@@ -3,30 +3,40 @@
 use std::path::Path;
 use std::thread;
 
-use integration_tests::demo::{Demo, Options};
+use anyhow::{Result, bail};
+use integration_tests::demo::{Demo, Options, PROGRAMS};
+use integration_tests::programs;
 use integration_tests::truth::expected;
 
-fn check(options: &Options) {
-    let demo = Demo::start(options).unwrap();
+fn check(options: &Options) -> Result<()> {
+    if let Some(why) = programs::why_not(&PROGRAMS) {
+        println!("skipped: the demo application: {why}");
+        return Ok(());
+    }
+    let demo = Demo::start(options)?;
     let dir = demo.sandbox().dir().to_owned();
     let pids = demo.pids();
     assert_eq!(pids.len(), 5);
     for number in 1..=22 {
-        let reply = demo.product(number).unwrap();
-        let truth = reply.truth().unwrap().shape();
+        let reply = demo.product(number)?;
+        let truth = reply.truth()?.shape();
         assert_eq!(truth, expected(number));
         assert_eq!(reply.status, truth.status);
     }
     thread::scope(|scope| {
-        for number in 100..108 {
+        let asked = (100..108).map(|number| {
             let demo = &demo;
-            scope.spawn(move || {
-                let truth = demo.product(number).unwrap().truth().unwrap().shape();
-                assert_eq!(truth, expected(number));
-            });
+            (number, scope.spawn(move || demo.product(number)?.truth()))
+        });
+        for (number, truth) in asked.collect::<Vec<_>>() {
+            let Ok(truth) = truth.join() else {
+                bail!("a request panicked")
+            };
+            assert_eq!(truth?.shape(), expected(number));
         }
-    });
-    demo.stop().unwrap();
+        Ok(())
+    })?;
+    demo.stop()?;
     assert!(!dir.exists(), "{} is left", dir.display());
     for (name, pid) in pids {
         assert!(
@@ -34,17 +44,18 @@ fn check(options: &Options) {
             "{name} is left"
         );
     }
+    Ok(())
 }
 
 #[test]
-fn requests_cause_the_expected_calls() {
-    check(&Options::default());
+fn requests_cause_the_expected_calls() -> Result<()> {
+    check(&Options::default())
 }
 
 #[test]
-fn requests_cause_the_expected_calls_with_keepalive_upstream() {
+fn requests_cause_the_expected_calls_with_keepalive_upstream() -> Result<()> {
     check(&Options {
         upstream_keepalive: true,
         ..Options::default()
-    });
+    })
 }

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use integration_tests::sandbox::{Output, Sandbox};
 
 /// The longest that any one program may run.
-const RUN_LIMIT: Duration = Duration::from_secs(3600);
+const RUN_LIMIT: Duration = Duration::from_hours(1);
 
 /// Set once somebody wants this program to end (SIGINT, SIGTERM, SIGHUP).
 pub struct Interrupt(Arc<AtomicBool>);

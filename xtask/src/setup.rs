@@ -5,12 +5,12 @@
 //! theirs, so while apt works a `policy-rc.d` forbids it (unless the machine has its own); a package
 //! that was installed here is still enabled for the next boot, as apt leaves it.
 
-use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
+use integration_tests::programs::find;
 
 use crate::run::{self, Interrupt, cargo, command, root, target_dir};
 
@@ -218,7 +218,7 @@ impl Setup<'_> {
         let _policy = ServicePolicy::forbid_starting()?;
         let apt = |arguments: &[&str]| {
             let mut apt = command("apt-get");
-            apt.args(["-q", "-y"])
+            apt.args(["-qq", "-y", "-o", "Dpkg::Use-Pty=0"])
                 .args(arguments)
                 .env("DEBIAN_FRONTEND", "noninteractive");
             run::run(&mut apt, self.interrupt)
@@ -301,19 +301,4 @@ impl Drop for ServicePolicy {
             let _ = fs::remove_file(path);
         }
     }
-}
-
-/// The program of that name, also where only root's PATH looks.
-fn find(name: &str) -> Option<PathBuf> {
-    let mut path = std::env::var_os("PATH").unwrap_or_else(OsString::new);
-    path.push(":/usr/sbin:/sbin");
-    let found = std::env::split_paths(&path)
-        .map(|dir| dir.join(name))
-        .find(|file| file.is_file());
-    found.or_else(|| {
-        let installed = PathBuf::from(std::env::var_os("HOME")?)
-            .join(".cargo/bin")
-            .join(name);
-        installed.is_file().then_some(installed)
-    })
 }

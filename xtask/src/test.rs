@@ -18,7 +18,7 @@ use crate::{setup, tidy};
 
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// How long `cargo test` may take to end after its last word.
-const EXIT_LIMIT: Duration = Duration::from_secs(60);
+const EXIT_LIMIT: Duration = Duration::from_mins(1);
 
 /// What to test.
 #[derive(Args)]

@@ -6,8 +6,8 @@ use std::path::Path;
 use super::Complaint;
 use super::imports::Table;
 
-/// Workspaces of their own, which cannot inherit.
-const APART: [&str; 2] = ["ebpf", "fuzz"];
+/// Workspaces of their own, which cannot inherit, and what they share with the others.
+const APART: [&str; 3] = ["crates/ebpf-common", "ebpf", "fuzz"];
 
 /// Checks one manifest. It is read line by line: ours write one dependency a line.
 pub fn check(file: &Path, text: &str, table: &Table, complaints: &mut Vec<Complaint>) {
