@@ -8,3 +8,4 @@ pub mod demo;
 pub mod programs;
 pub mod sandbox;
 pub mod truth;
+pub mod workload;

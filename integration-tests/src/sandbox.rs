@@ -68,8 +68,8 @@ pub enum Output {
     PipedErrors,
     /// Standard output to a pipe, standard error to the owner's.
     PipedOutput,
-    /// Both to pipes, and standard input too.
-    Piped,
+    /// Standard input and output are pipes, standard error goes to the owner's.
+    Conversation,
 }
 
 impl Sandbox {
@@ -130,11 +130,8 @@ impl Sandbox {
             Output::PipedOutput => {
                 wrapped.stdout(Stdio::piped());
             }
-            Output::Piped => {
-                wrapped
-                    .stdin(Stdio::piped())
-                    .stdout(Stdio::piped())
-                    .stderr(Stdio::piped());
+            Output::Conversation => {
+                wrapped.stdin(Stdio::piped()).stdout(Stdio::piped());
             }
         }
         let child = wrapped
