@@ -65,7 +65,7 @@ pub fn run(options: &Options, interrupt: &Interrupt) -> Result<()> {
         println!("test: integration tests");
         let mut build = cargo();
         run::run(
-            build.args(["build", "--release", "-p", "collector"]),
+            build.args(["build", "-q", "--release", "-p", "collector"]),
             interrupt,
         )?;
         totals.cargo_test(
