@@ -1,3 +1,4 @@
 //! The agent: watches network system calls with eBPF and turns them into spans.
 
+pub mod capture;
 pub mod protocols;
