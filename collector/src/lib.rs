@@ -2,3 +2,5 @@
 
 pub mod capture;
 pub mod protocols;
+pub mod spans;
+pub mod streams;
