@@ -9,7 +9,7 @@
 
 use super::half::{Half, Mark, Piece};
 use crate::capture::Direction;
-use crate::protocols::{Detection, Flow, Loss, Message, Pairing, Parser, Protocol, REGISTRY, Step};
+use crate::protocols::{Detection, Flow, Loss, Message, Parser, Protocol, REGISTRY, Step};
 
 /// Bounds of one connection.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +37,8 @@ impl Default for Limits {
 
 /// Where messages go. `spans` implements it by pairing.
 pub trait Sink {
+    /// The protocol is known now; nothing else is called before.
+    fn speaks(&mut self, protocol: &'static dyn Protocol);
     /// The request that a response starting at `offset` would answer.
     fn answered(&self, offset: u64) -> Option<&Message>;
     /// A message began at `offset`; `marks` are those of the first byte and of the last
@@ -135,11 +137,6 @@ impl Connection {
             State::Speaking { protocol, .. } => Some(*protocol),
             _ => None,
         }
-    }
-
-    /// How the protocol pairs, once it is known.
-    pub fn pairing(&self) -> Option<Pairing> {
-        self.protocol().map(Protocol::pairing)
     }
 
     /// Why nothing is read any more.
@@ -312,9 +309,9 @@ impl Connection {
     fn parse(&mut self, direction: Direction, sink: &mut impl Sink) {
         if matches!(self.state, State::Unknown { .. }) {
             self.detect(direction);
-            if matches!(self.state, State::Speaking { .. }) {
-                let other = opposite(direction);
-                self.step_all(other, sink);
+            if let State::Speaking { protocol, .. } = &self.state {
+                sink.speaks(*protocol);
+                self.step_all(opposite(direction), sink);
             }
         }
         self.step_all(direction, sink);
