@@ -202,7 +202,8 @@ impl Message {
 
     /// Adds an attribute for one side.
     pub fn put_for(&mut self, audience: Audience, key: &'static str, value: impl Into<Value>) {
-        self.attributes.push((audience, (Key::Borrowed(key), value.into())));
+        self.attributes
+            .push((audience, (Key::Borrowed(key), value.into())));
     }
 }
 
