@@ -10,6 +10,7 @@
 //! must run in that one; `doctor` says so when it does not.
 
 mod container;
+mod departed;
 mod environment;
 mod host;
 mod naming;

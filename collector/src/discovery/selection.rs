@@ -173,26 +173,20 @@ impl Selector {
         if process.kernel_thread {
             return never("a kernel thread");
         }
-        match self
-            .rules
-            .iter()
-            .enumerate()
-            .find(|(_, ready)| ready.matches(process, ports))
-        {
-            Some((index, ready)) => Decision {
+        let mut rules = self.rules.iter().enumerate();
+        if let Some((index, ready)) = rules.find(|(_, ready)| ready.matches(process, ports)) {
+            return Decision {
                 include: ready.rule.action == Action::Include,
                 rule: Some(index),
                 why: ready.why.clone(),
-            },
-            None => {
-                let include = self.default == Action::Include;
-                let verb = if include { "include" } else { "exclude" };
-                Decision {
-                    include,
-                    rule: None,
-                    why: format!("no rule matches: {verb}"),
-                }
-            }
+            };
+        }
+        let include = self.default == Action::Include;
+        let verb = if include { "include" } else { "exclude" };
+        Decision {
+            include,
+            rule: None,
+            why: format!("no rule matches: {verb}"),
         }
     }
 

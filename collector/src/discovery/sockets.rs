@@ -5,6 +5,7 @@
 
 use super::procfs::Entry;
 use super::{Error, Needs};
+use std::collections::hash_map::Entry as Slot;
 use std::collections::{BTreeSet, HashMap};
 
 /// Ports of one process.
@@ -54,11 +55,9 @@ impl SocketTables {
         let Some(namespace) = entry.namespace("ns/net")? else {
             return Ok(ports);
         };
-        if !self.0.contains_key(&namespace) {
-            self.0.insert(namespace, SocketTable::read(entry)?);
-        }
-        let Some(table) = self.0.get(&namespace) else {
-            return Ok(ports);
+        let table = match self.0.entry(namespace) {
+            Slot::Occupied(slot) => slot.into_mut(),
+            Slot::Vacant(slot) => slot.insert(SocketTable::read(entry)?),
         };
         ports.listening = inodes
             .iter()

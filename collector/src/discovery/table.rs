@@ -8,6 +8,7 @@
 //! Events may come late, twice, out of order or not at all: each is only a
 //! reason to look at `/proc` again, and [`Table::scan`] finds what was missed.
 
+use super::departed::Departed;
 use super::host::{HostFacts, Users};
 use super::naming::ServiceName;
 use super::procfs::{Pid, Proc, StartTicks};
@@ -16,7 +17,7 @@ use super::sockets::{Ports, SocketTables};
 use super::{Container, Details, Error, Process, Runtime, resource};
 use crate::clock::MonotonicNs;
 use span_model::Resource;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -108,8 +109,7 @@ pub struct Table {
     limits: Limits,
     known: HashMap<Pid, Known>,
     traced: usize,
-    departed: HashMap<Pid, Vec<Departed>>,
-    departures: VecDeque<(MonotonicNs, Pid)>,
+    departed: Departed,
     counts: Counts,
 }
 
@@ -125,12 +125,6 @@ struct Known {
     traced: Option<Arc<Traced>>,
     /// It was read in the middle of exec, when it has no command line yet.
     unfinished: bool,
-}
-
-#[derive(Debug)]
-struct Departed {
-    at: MonotonicNs,
-    traced: Arc<Traced>,
 }
 
 /// Where the ports of a process come from.
@@ -156,8 +150,7 @@ impl Table {
             limits,
             known: HashMap::new(),
             traced: 0,
-            departed: HashMap::new(),
-            departures: VecDeque::new(),
+            departed: Departed::default(),
             counts: Counts::default(),
         }
     }
@@ -285,16 +278,11 @@ impl Table {
     /// Whose a span of this pid and time is. Exited processes are remembered for
     /// a grace period; a pid that was given again is told apart by the time.
     pub fn at(&self, pid: Pid, time: MonotonicNs) -> Option<&Arc<Traced>> {
-        let departed = self
-            .departed
-            .get(&pid)
-            .map(Vec::as_slice)
-            .unwrap_or_default();
-        let then = departed.iter().find(|departed| time <= departed.at);
-        let live = || self.known.get(&pid).and_then(|known| known.traced.as_ref());
-        then.map(|departed| &departed.traced)
+        let live = || self.known.get(&pid)?.traced.as_ref();
+        self.departed
+            .at(pid, time)
             .or_else(live)
-            .or_else(|| departed.last().map(|last| &last.traced))
+            .or_else(|| self.departed.last(pid))
     }
 
     /// What was refused or missed.
@@ -529,37 +517,16 @@ impl Table {
         };
         self.traced = self.traced.saturating_sub(1);
         changes.push(Change::Untrace { pid });
-        self.departures.push_back((now, pid));
-        self.departed
-            .entry(pid)
-            .or_default()
-            .push(Departed { at: now, traced });
-        if self.departures.len() > self.limits.departed {
+        self.departed.add(traced, now);
+        if self.departed.len() > self.limits.departed {
             self.counts.departed_evicted += 1;
-            self.drop_oldest();
+            self.departed.drop_oldest();
         }
     }
 
     fn expire(&mut self, now: MonotonicNs) {
-        while self
-            .departures
-            .front()
-            .is_some_and(|(at, _)| now.0.saturating_sub(at.0) > self.limits.grace_ns)
-        {
-            self.drop_oldest();
-        }
-    }
-
-    fn drop_oldest(&mut self) {
-        let Some((_, pid)) = self.departures.pop_front() else {
-            return;
-        };
-        if let Some(departed) = self.departed.get_mut(&pid) {
-            departed.drain(..1.min(departed.len()));
-            if departed.is_empty() {
-                self.departed.remove(&pid);
-            }
-        }
+        let since = MonotonicNs(now.0.saturating_sub(self.limits.grace_ns));
+        self.departed.drop_before(since);
     }
 }
 

@@ -33,8 +33,8 @@ pub(super) fn name(
             .map(application_name),
         "streamlit" | "fastapi" => arguments
             .iter()
-            .find(|argument| argument.ends_with(".py"))
-            .map(|script| application_name(script)),
+            .find_map(|argument| argument.strip_suffix(".py"))
+            .map(application_name),
         _ => None,
     }
 }
