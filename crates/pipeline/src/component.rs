@@ -27,7 +27,11 @@ pub trait Receiver: Send {
     ///
     /// On `stop` it ends its sources, sends what it has, and drops `output`. The
     /// returned [`Running`] resolves when that is done; an error there stops the service.
-    fn start(self: Box<Self>, output: BatchSender, stop: CancellationToken) -> Result<Running, BoxError>;
+    fn start(
+        self: Box<Self>,
+        output: BatchSender,
+        stop: CancellationToken,
+    ) -> Result<Running, BoxError>;
 }
 
 /// Changes, holds back or drops batches between receivers and exporters.
@@ -113,35 +117,58 @@ pub struct Check<'a> {
 impl<'a> Check<'a> {
     /// For the settings that stand in `node`, called `path` in messages.
     pub(crate) fn new(report: &'a mut Report, node: &'a Node, path: &str) -> Self {
-        Self { report, node, path: path.to_owned(), below: Vec::new() }
+        Self {
+            report,
+            node,
+            path: path.to_owned(),
+            below: Vec::new(),
+        }
     }
 
     /// For a part of the settings that stands under a key of its own.
     pub fn below(&mut self, key: &str) -> Check<'_> {
         let mut below = self.below.clone();
         below.extend(key.split("::").map(str::to_owned));
-        Check { report: self.report, node: self.node, path: join(&self.path, key), below }
+        Check {
+            report: self.report,
+            node: self.node,
+            path: join(&self.path, key),
+            below,
+        }
     }
 
     /// The value under `key` (`::`-separated, as in the file) cannot work.
     pub fn error(&mut self, key: &str, message: impl Into<String>) {
         let finding = self.finding(key, message.into());
-        if self.report.errors.iter().any(|known| known.path == finding.path) {
+        if self
+            .report
+            .errors
+            .iter()
+            .any(|known| known.path == finding.path)
+        {
             return; // It could not even be read: this is about the default in its place.
         }
-        self.report.error(&finding.place, &finding.path, finding.message);
+        self.report
+            .error(&finding.place, &finding.path, finding.message);
     }
 
     /// The value under `key` works but should be changed.
     pub fn warn(&mut self, key: &str, message: impl Into<String>) {
         let finding = self.finding(key, message.into());
-        self.report.warn(&finding.place, &finding.path, finding.message);
+        self.report
+            .warn(&finding.place, &finding.path, finding.message);
     }
 
     fn finding(&self, key: &str, message: String) -> Finding {
         let below = self.below.iter().map(String::as_str);
-        let parts: Vec<&str> = below.chain(key.split("::").filter(|part| !part.is_empty())).collect();
-        Finding { place: self.node.place_of(&parts), path: join(&self.path, key), message }
+        let parts: Vec<&str> = below
+            .chain(key.split("::").filter(|part| !part.is_empty()))
+            .collect();
+        Finding {
+            place: self.node.place_of(&parts),
+            path: join(&self.path, key),
+            message,
+        }
     }
 }
 
@@ -181,21 +208,33 @@ impl<S: ?Sized> Factory<S> {
 impl Factory<dyn ReceiverSettings> {
     /// The receiver type `kind` with settings `C`.
     pub const fn receiver<C: Settings + ReceiverSettings + 'static>(kind: &'static str) -> Self {
-        Self { kind, old_names: &[], parse: |node, path, report| Some(Arc::new(read::<C>(node, path, report)?)) }
+        Self {
+            kind,
+            old_names: &[],
+            parse: |node, path, report| Some(Arc::new(read::<C>(node, path, report)?)),
+        }
     }
 }
 
 impl Factory<dyn ProcessorSettings> {
     /// The processor type `kind` with settings `C`.
     pub const fn processor<C: Settings + ProcessorSettings + 'static>(kind: &'static str) -> Self {
-        Self { kind, old_names: &[], parse: |node, path, report| Some(Arc::new(read::<C>(node, path, report)?)) }
+        Self {
+            kind,
+            old_names: &[],
+            parse: |node, path, report| Some(Arc::new(read::<C>(node, path, report)?)),
+        }
     }
 }
 
 impl Factory<dyn ExporterSettings> {
     /// The exporter type `kind` with settings `C`.
     pub const fn exporter<C: Settings + ExporterSettings + 'static>(kind: &'static str) -> Self {
-        Self { kind, old_names: &[], parse: |node, path, report| Some(Arc::new(read::<C>(node, path, report)?)) }
+        Self {
+            kind,
+            old_names: &[],
+            parse: |node, path, report| Some(Arc::new(read::<C>(node, path, report)?)),
+        }
     }
 }
 

@@ -41,7 +41,11 @@ impl Driver {
         let stage = |processor: Box<dyn Processor>| {
             let interval = processor.tick_interval();
             let next_tick = interval.map(|interval| clock::instant() + interval);
-            Stage { processor, interval, next_tick }
+            Stage {
+                processor,
+                interval,
+                next_tick,
+            }
         };
         Self {
             input,
@@ -89,13 +93,16 @@ impl Driver {
     /// Sends batches through the processors from this stage on.
     fn advance(&mut self, from: usize, batches: Vec<Batch>) -> Vec<Batch> {
         let now = Monotonic::now();
-        self.stages.iter_mut().skip(from).fold(batches, |batches, stage| {
-            let mut out = Vec::new();
-            for batch in batches {
-                stage.processor.process(batch, now, &mut out);
-            }
-            out
-        })
+        self.stages
+            .iter_mut()
+            .skip(from)
+            .fold(batches, |batches, stage| {
+                let mut out = Vec::new();
+                for batch in batches {
+                    stage.processor.process(batch, now, &mut out);
+                }
+                out
+            })
     }
 
     fn tick(&mut self) -> Vec<Batch> {

@@ -18,8 +18,8 @@ pub mod telemetry;
 
 pub use batch::Batch;
 pub use component::{
-    BoxError, Check, Context, Exporter, ExporterSettings, Factories, Factory, Processor, ProcessorSettings, Receiver,
-    ReceiverSettings, Settings,
+    BoxError, Check, Context, Exporter, ExporterSettings, Factories, Factory, Processor,
+    ProcessorSettings, Receiver, ReceiverSettings, Settings,
 };
 pub use config::{Config, ConfigError};
 pub use opentelemetry_proto::tonic as proto;

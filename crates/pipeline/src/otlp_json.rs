@@ -21,7 +21,10 @@ fn write_resource_spans(json: &mut Json, spans: &ResourceSpans) {
         json.key("resource");
         json.object(|json| {
             json.list("attributes", &resource.attributes, write_attribute);
-            json.number("droppedAttributesCount", resource.dropped_attributes_count.into());
+            json.number(
+                "droppedAttributesCount",
+                resource.dropped_attributes_count.into(),
+            );
         });
     }
     json.list("scopeSpans", &spans.scope_spans, write_scope_spans);
@@ -41,7 +44,10 @@ fn write_scope(json: &mut Json, scope: &InstrumentationScope) {
     json.text("name", &scope.name);
     json.text("version", &scope.version);
     json.list("attributes", &scope.attributes, write_attribute);
-    json.number("droppedAttributesCount", scope.dropped_attributes_count.into());
+    json.number(
+        "droppedAttributesCount",
+        scope.dropped_attributes_count.into(),
+    );
 }
 
 fn write_span(json: &mut Json, span: &Span) {
@@ -55,7 +61,10 @@ fn write_span(json: &mut Json, span: &Span) {
     json.long("startTimeUnixNano", span.start_time_unix_nano);
     json.long("endTimeUnixNano", span.end_time_unix_nano);
     json.list("attributes", &span.attributes, write_attribute);
-    json.number("droppedAttributesCount", span.dropped_attributes_count.into());
+    json.number(
+        "droppedAttributesCount",
+        span.dropped_attributes_count.into(),
+    );
     json.list("events", &span.events, write_event);
     json.number("droppedEventsCount", span.dropped_events_count.into());
     json.list("links", &span.links, write_link);
@@ -75,7 +84,10 @@ fn write_event(json: &mut Json, event: &Event) {
     json.long("timeUnixNano", event.time_unix_nano);
     json.text("name", &event.name);
     json.list("attributes", &event.attributes, write_attribute);
-    json.number("droppedAttributesCount", event.dropped_attributes_count.into());
+    json.number(
+        "droppedAttributesCount",
+        event.dropped_attributes_count.into(),
+    );
 }
 
 fn write_link(json: &mut Json, link: &Link) {
@@ -83,7 +95,10 @@ fn write_link(json: &mut Json, link: &Link) {
     json.hex("spanId", &link.span_id);
     json.text("traceState", &link.trace_state);
     json.list("attributes", &link.attributes, write_attribute);
-    json.number("droppedAttributesCount", link.dropped_attributes_count.into());
+    json.number(
+        "droppedAttributesCount",
+        link.dropped_attributes_count.into(),
+    );
     json.number("flags", link.flags.into());
 }
 
@@ -239,7 +254,11 @@ fn base64(bytes: &[u8]) -> String {
         for digit in 0..4 {
             let index = (word >> (18 - 6 * digit)) & 63;
             let letter = DIGITS.get(index as usize).copied().unwrap_or(b'=');
-            text.push(if digit <= chunk.len() { char::from(letter) } else { '=' });
+            text.push(if digit <= chunk.len() {
+                char::from(letter)
+            } else {
+                '='
+            });
         }
     }
     text

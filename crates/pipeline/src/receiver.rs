@@ -50,9 +50,14 @@ impl BatchSender {
     /// Waits for room.
     pub async fn send(&self, batch: Batch) -> Result<(), Closed> {
         let spans = batch.span_count();
-        let Some((last, others)) = self.targets.split_last() else { return Err(Closed) };
+        let Some((last, others)) = self.targets.split_last() else {
+            return Err(Closed);
+        };
         for target in others {
-            target.send(batch.clone()).await.map_err(|_| self.refuse(spans))?;
+            target
+                .send(batch.clone())
+                .await
+                .map_err(|_| self.refuse(spans))?;
         }
         last.send(batch).await.map_err(|_| self.refuse(spans))?;
         self.accepted.add_len(spans);
@@ -62,9 +67,13 @@ impl BatchSender {
     /// Waits for room, on a thread that is not the runtime's.
     pub fn blocking_send(&self, batch: Batch) -> Result<(), Closed> {
         let spans = batch.span_count();
-        let Some((last, others)) = self.targets.split_last() else { return Err(Closed) };
+        let Some((last, others)) = self.targets.split_last() else {
+            return Err(Closed);
+        };
         for target in others {
-            target.blocking_send(batch.clone()).map_err(|_| self.refuse(spans))?;
+            target
+                .blocking_send(batch.clone())
+                .map_err(|_| self.refuse(spans))?;
         }
         last.blocking_send(batch).map_err(|_| self.refuse(spans))?;
         self.accepted.add_len(spans);
@@ -110,10 +119,12 @@ pub fn spawn_thread(
     body: impl FnOnce() -> Result<(), BoxError> + Send + 'static,
 ) -> std::io::Result<Running> {
     let (done, ended) = oneshot::channel();
-    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-        // Nobody waits any more if this fails.
-        let _ = done.send(body());
-    })?;
+    let thread = std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || {
+            // Nobody waits any more if this fails.
+            let _ = done.send(body());
+        })?;
     Ok(Box::pin(async move {
         match ended.await {
             Ok(result) => result,

@@ -85,31 +85,59 @@ pub struct Service {
 impl Service {
     /// Builds every component that a pipeline refers to, without any IO.
     pub fn build(config: &Config, metrics: Metrics) -> Result<Self, ServiceError> {
-        let context = |id: &ComponentId| Context { id: id.clone(), metrics: metrics.clone() };
+        let context = |id: &ComponentId| Context {
+            id: id.clone(),
+            metrics: metrics.clone(),
+        };
         let mut receivers = BTreeMap::new();
         let mut exporters = BTreeMap::new();
         let mut pipelines = Vec::new();
         for pipeline in &config.pipelines {
             for id in &pipeline.receivers {
-                if let (Some(settings), false) = (config.receivers.get(id), receivers.contains_key(id)) {
-                    receivers.insert(id.clone(), settings.build(context(id)).map_err(building("receiver", id))?);
+                if let (Some(settings), false) =
+                    (config.receivers.get(id), receivers.contains_key(id))
+                {
+                    receivers.insert(
+                        id.clone(),
+                        settings
+                            .build(context(id))
+                            .map_err(building("receiver", id))?,
+                    );
                 }
             }
             for id in &pipeline.exporters {
-                if let (Some(settings), false) = (config.exporters.get(id), exporters.contains_key(id)) {
-                    exporters.insert(id.clone(), settings.build(context(id)).map_err(building("exporter", id))?);
+                if let (Some(settings), false) =
+                    (config.exporters.get(id), exporters.contains_key(id))
+                {
+                    exporters.insert(
+                        id.clone(),
+                        settings
+                            .build(context(id))
+                            .map_err(building("exporter", id))?,
+                    );
                 }
             }
             let mut processors = Vec::new();
             for id in &pipeline.processors {
                 if let Some(settings) = config.processors.get(id) {
-                    processors.push(settings.build(context(id)).map_err(building("processor", id))?);
+                    processors.push(
+                        settings
+                            .build(context(id))
+                            .map_err(building("processor", id))?,
+                    );
                 }
             }
             pipelines.push((pipeline.clone(), processors));
         }
         let endpoints = config.telemetry.metrics.endpoints();
-        Ok(Self { receivers, exporters, pipelines, endpoints, shutdown_timeout: config.shutdown_timeout, metrics })
+        Ok(Self {
+            receivers,
+            exporters,
+            pipelines,
+            endpoints,
+            shutdown_timeout: config.shutdown_timeout,
+            metrics,
+        })
     }
 
     /// Runs until `until` resolves or something fails, then stops under the deadline.
@@ -131,7 +159,10 @@ impl Service {
             Some(failure) => tracing::error!(%failure, "stopping"),
         }
         up.stop(timeout).await;
-        Ok(Summary { samples: metrics.samples(), failure })
+        Ok(Summary {
+            samples: metrics.samples(),
+            failure,
+        })
     }
 
     async fn start(self, up: &mut Up) -> Result<(), ServiceError> {
@@ -150,14 +181,27 @@ impl Service {
             for receiver in pipeline.receivers {
                 senders.entry(receiver).or_default().push(sender.clone());
             }
-            let exporters = pipeline.exporters.iter().filter_map(|id| up.exporters.get(id)).cloned().collect();
-            let driver = Driver::new(pipeline.id.as_str(), input, processors, exporters, &self.metrics);
+            let exporters = pipeline
+                .exporters
+                .iter()
+                .filter_map(|id| up.exporters.get(id))
+                .cloned()
+                .collect();
+            let driver = Driver::new(
+                pipeline.id.as_str(),
+                input,
+                processors,
+                exporters,
+                &self.metrics,
+            );
             up.pipelines.spawn(driver.run(up.give_up.clone()));
         }
         for (id, receiver) in self.receivers {
             let targets = senders.remove(&id).unwrap_or_default();
             let output = BatchSender::new(targets, id.as_str(), &self.metrics);
-            let running = receiver.start(output, up.stop.clone()).map_err(starting("receiver", &id))?;
+            let running = receiver
+                .start(output, up.stop.clone())
+                .map_err(starting("receiver", &id))?;
             up.receivers.spawn(watch(id, running));
         }
         Ok(())
@@ -175,7 +219,9 @@ fn starting(role: &'static str, id: &ComponentId) -> impl FnOnce(BoxError) -> Se
 }
 
 async fn watch(id: ComponentId, running: Running) -> Result<(), Failure> {
-    running.await.map_err(|source| Failure::Receiver { id, source })
+    running
+        .await
+        .map_err(|source| Failure::Receiver { id, source })
 }
 
 /// Whatever is running.
@@ -233,6 +279,9 @@ impl Up {
 async fn join_until<T: 'static>(tasks: &mut JoinSet<T>, deadline: Instant) {
     let all = async { while tasks.join_next().await.is_some() {} };
     if tokio::time::timeout_at(deadline, all).await.is_err() {
-        tracing::warn!(tasks = tasks.len(), "still running when they should have stopped");
+        tracing::warn!(
+            tasks = tasks.len(),
+            "still running when they should have stopped"
+        );
     }
 }

@@ -7,7 +7,10 @@
 use super::node::{Entry, Node, Scalar, Style, Value};
 use super::report::{Place, Report, did_you_mean};
 use serde::de::value::StrDeserializer;
-use serde::de::{self, DeserializeOwned, DeserializeSeed, Deserializer, Expected, IntoDeserializer, Unexpected, Visitor};
+use serde::de::{
+    self, DeserializeOwned, DeserializeSeed, Deserializer, Expected, IntoDeserializer, Unexpected,
+    Visitor,
+};
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fmt;
@@ -18,15 +21,30 @@ const MAX_ROUNDS: usize = 100;
 /// Reads the node as a `T`, without the values that the report has found wrong.
 /// None: too little is left.
 pub fn decode<T: DeserializeOwned>(node: &Node, path: &str, report: &mut Report) -> Option<T> {
-    let session = Session { report: RefCell::new(report), failed: RefCell::new(HashSet::new()) };
+    let session = Session {
+        report: RefCell::new(report),
+        failed: RefCell::new(HashSet::new()),
+    };
     for _ in 0..MAX_ROUNDS {
-        match T::deserialize(Reader { node, place: &node.place, path, session: &session }) {
+        match T::deserialize(Reader {
+            node,
+            place: &node.place,
+            path,
+            session: &session,
+        }) {
             Ok(value) => return Some(value),
             Err(error) => {
-                let at = error.at.unwrap_or_else(|| (path.to_owned(), node.place.clone()));
-                let lacks_what_failed = error.missing.is_some_and(|field| session.has_failed(&super::join(&at.0, field)));
+                let at = error
+                    .at
+                    .unwrap_or_else(|| (path.to_owned(), node.place.clone()));
+                let lacks_what_failed = error
+                    .missing
+                    .is_some_and(|field| session.has_failed(&super::join(&at.0, field)));
                 if !lacks_what_failed {
-                    session.report.borrow_mut().error(&at.1, &at.0, error.message);
+                    session
+                        .report
+                        .borrow_mut()
+                        .error(&at.1, &at.0, error.message);
                 }
                 if at.0 == path || !session.failed.borrow_mut().insert(at.0) {
                     break;
@@ -66,11 +84,19 @@ impl std::error::Error for DecodeError {}
 
 impl de::Error for DecodeError {
     fn custom<T: fmt::Display>(message: T) -> Self {
-        Self { message: message.to_string(), at: None, missing: None }
+        Self {
+            message: message.to_string(),
+            at: None,
+            missing: None,
+        }
     }
 
     fn invalid_type(got: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        Self::custom(format!("expected {}, got {}", wanted(expected), plainly(&got)))
+        Self::custom(format!(
+            "expected {}, got {}",
+            wanted(expected),
+            plainly(&got)
+        ))
     }
 
     fn invalid_value(got: Unexpected<'_>, expected: &dyn Expected) -> Self {
@@ -78,12 +104,18 @@ impl de::Error for DecodeError {
     }
 
     fn missing_field(field: &'static str) -> Self {
-        Self { missing: Some(field), ..Self::custom(format!("key \"{field}\" is missing")) }
+        Self {
+            missing: Some(field),
+            ..Self::custom(format!("key \"{field}\" is missing"))
+        }
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
         let hint = did_you_mean(variant, expected.iter().copied());
-        Self::custom(format!("\"{variant}\" is not one of {}{hint}", expected.join(", ")))
+        Self::custom(format!(
+            "\"{variant}\" is not one of {}{hint}",
+            expected.join(", ")
+        ))
     }
 }
 
@@ -131,31 +163,49 @@ struct Reader<'a, 's> {
 impl<'a> Reader<'a, '_> {
     fn locate<T>(&self, result: Result<T, DecodeError>) -> Result<T, DecodeError> {
         result.map_err(|mut error| {
-            error.at.get_or_insert_with(|| (self.path.to_owned(), self.place.clone()));
+            error
+                .at
+                .get_or_insert_with(|| (self.path.to_owned(), self.place.clone()));
             error
         })
     }
 
     fn mismatch<T>(&self, expected: &str) -> Result<T, DecodeError> {
-        self.locate(Err(de::Error::custom(format!("expected {expected}, got {}", self.node.describe()))))
+        self.locate(Err(de::Error::custom(format!(
+            "expected {expected}, got {}",
+            self.node.describe()
+        ))))
     }
 
     fn visit_any<'de, V: Visitor<'de>>(&self, visitor: V) -> Result<V::Value, DecodeError> {
         let result = match &self.node.value {
             Value::Null => visitor.visit_unit(),
             Value::Scalar(scalar) => visit_scalar(scalar, visitor),
-            Value::List(items) => visitor.visit_seq(Items { reader: self, items, next: 0 }),
-            Value::Map(entries) => visitor.visit_map(Pairs { reader: self, entries, value: None }),
+            Value::List(items) => visitor.visit_seq(Items {
+                reader: self,
+                items,
+                next: 0,
+            }),
+            Value::Map(entries) => visitor.visit_map(Pairs {
+                reader: self,
+                entries,
+                value: None,
+            }),
         };
         self.locate(result)
     }
 
     fn visit_text<'de, V: Visitor<'de>>(&self, visitor: V) -> Result<V::Value, DecodeError> {
-        let Value::Scalar(scalar) = &self.node.value else { return self.mismatch_expected(&visitor) };
+        let Value::Scalar(scalar) = &self.node.value else {
+            return self.mismatch_expected(&visitor);
+        };
         // A number where plain text is wanted is a slip; a type of its own (a duration) decides itself.
-        if scalar.style == Style::Plain && !is_text(&scalar.text) && wanted(&visitor) == "a string" {
+        if scalar.style == Style::Plain && !is_text(&scalar.text) && wanted(&visitor) == "a string"
+        {
             let text = &scalar.text;
-            return self.locate(Err(de::Error::custom(format!("expected a string, got {text}, put it in quotes"))));
+            return self.locate(Err(de::Error::custom(format!(
+                "expected a string, got {text}, put it in quotes"
+            ))));
         }
         self.locate(visitor.visit_str(&scalar.text))
     }
@@ -167,7 +217,10 @@ impl<'a> Reader<'a, '_> {
     fn visit_number<'de, V: Visitor<'de>>(&self, visitor: V) -> Result<V::Value, DecodeError> {
         match &self.node.value {
             Value::Scalar(scalar) if scalar.style != Style::Quoted => self.locate(visit_scalar(
-                &Scalar { text: scalar.text.trim().to_owned(), style: Style::Plain },
+                &Scalar {
+                    text: scalar.text.trim().to_owned(),
+                    style: Style::Plain,
+                },
                 visitor,
             )),
             _ => self.mismatch_expected(&visitor),
@@ -175,17 +228,29 @@ impl<'a> Reader<'a, '_> {
     }
 
     fn note_unknown(&self, entries: &[Entry], fields: &'static [&'static str]) {
-        for entry in entries.iter().filter(|entry| !fields.contains(&entry.key.as_str())) {
-            let known = fields.iter().copied().filter(|field| entries.iter().all(|other| other.key != *field));
+        for entry in entries
+            .iter()
+            .filter(|entry| !fields.contains(&entry.key.as_str()))
+        {
+            let known = fields
+                .iter()
+                .copied()
+                .filter(|field| entries.iter().all(|other| other.key != *field));
             let message = format!("unknown key{}", did_you_mean(&entry.key, known));
             let path = super::join(self.path, &entry.key);
-            self.session.report.borrow_mut().error(&entry.key_place, &path, message);
+            self.session
+                .report
+                .borrow_mut()
+                .error(&entry.key_place, &path, message);
         }
     }
 }
 
 /// A plain scalar is what it looks like (YAML 1.2 core schema); any other is text.
-fn visit_scalar<'de, V: Visitor<'de>>(scalar: &Scalar, visitor: V) -> Result<V::Value, DecodeError> {
+fn visit_scalar<'de, V: Visitor<'de>>(
+    scalar: &Scalar,
+    visitor: V,
+) -> Result<V::Value, DecodeError> {
     let text = scalar.text.as_str();
     if scalar.style == Style::Quoted {
         return visitor.visit_str(text);
@@ -229,9 +294,15 @@ fn as_int(text: &str) -> Option<i128> {
 }
 
 fn as_float(text: &str) -> Option<f64> {
-    let looks_like = text.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | '-' | '+' | 'e' | 'E'));
+    let looks_like = text
+        .chars()
+        .all(|c| c.is_ascii_digit() || matches!(c, '.' | '-' | '+' | 'e' | 'E'));
     let has_digit = text.chars().any(|c| c.is_ascii_digit());
-    if looks_like && has_digit { text.parse().ok() } else { None }
+    if looks_like && has_digit {
+        text.parse().ok()
+    } else {
+        None
+    }
 }
 
 macro_rules! forward {
@@ -267,23 +338,43 @@ impl<'de> Deserializer<'de> for Reader<'_, '_> {
         self.visit_any(visitor)
     }
 
-    fn deserialize_unit_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, DecodeError> {
+    fn deserialize_unit_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
         self.visit_any(visitor)
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, DecodeError> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
         visitor.visit_newtype_struct(self)
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         match &self.node.value {
-            Value::List(items) => self.locate(visitor.visit_seq(Items { reader: &self, items, next: 0 })),
-            Value::Null => self.locate(visitor.visit_seq(Items { reader: &self, items: &[], next: 0 })),
+            Value::List(items) => self.locate(visitor.visit_seq(Items {
+                reader: &self,
+                items,
+                next: 0,
+            })),
+            Value::Null => self.locate(visitor.visit_seq(Items {
+                reader: &self,
+                items: &[],
+                next: 0,
+            })),
             _ => self.mismatch("a list"),
         }
     }
 
-    fn deserialize_tuple<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, DecodeError> {
+    fn deserialize_tuple<V: Visitor<'de>>(
+        self,
+        _: usize,
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
         self.deserialize_seq(visitor)
     }
 
@@ -298,8 +389,16 @@ impl<'de> Deserializer<'de> for Reader<'_, '_> {
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         match &self.node.value {
-            Value::Map(entries) => self.locate(visitor.visit_map(Pairs { reader: &self, entries, value: None })),
-            Value::Null => self.locate(visitor.visit_map(Pairs { reader: &self, entries: &[], value: None })),
+            Value::Map(entries) => self.locate(visitor.visit_map(Pairs {
+                reader: &self,
+                entries,
+                value: None,
+            })),
+            Value::Null => self.locate(visitor.visit_map(Pairs {
+                reader: &self,
+                entries: &[],
+                value: None,
+            })),
             _ => self.mismatch("a mapping"),
         }
     }
@@ -310,10 +409,20 @@ impl<'de> Deserializer<'de> for Reader<'_, '_> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, DecodeError> {
-        let Value::Map(entries) = &self.node.value else { return self.deserialize_map(visitor) };
+        let Value::Map(entries) = &self.node.value else {
+            return self.deserialize_map(visitor);
+        };
         self.note_unknown(entries, fields);
-        let known: Vec<Entry> = entries.iter().filter(|entry| fields.contains(&entry.key.as_str())).cloned().collect();
-        self.locate(visitor.visit_map(Pairs { reader: &self, entries: &known, value: None }))
+        let known: Vec<Entry> = entries
+            .iter()
+            .filter(|entry| fields.contains(&entry.key.as_str()))
+            .cloned()
+            .collect();
+        self.locate(visitor.visit_map(Pairs {
+            reader: &self,
+            entries: &known,
+            value: None,
+        }))
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -324,11 +433,16 @@ impl<'de> Deserializer<'de> for Reader<'_, '_> {
     ) -> Result<V::Value, DecodeError> {
         let result = match &self.node.value {
             Value::Scalar(scalar) => {
-                let text: StrDeserializer<'_, DecodeError> = scalar.text.as_str().into_deserializer();
+                let text: StrDeserializer<'_, DecodeError> =
+                    scalar.text.as_str().into_deserializer();
                 visitor.visit_enum(text)
             }
             Value::Map(entries) if entries.len() == 1 => {
-                visitor.visit_enum(de::value::MapAccessDeserializer::new(Pairs { reader: &self, entries, value: None }))
+                visitor.visit_enum(de::value::MapAccessDeserializer::new(Pairs {
+                    reader: &self,
+                    entries,
+                    value: None,
+                }))
             }
             _ => return self.mismatch(&format!("one of {}", variants.join(", "))),
         };
@@ -345,13 +459,23 @@ struct Items<'a, 's> {
 impl<'de> de::SeqAccess<'de> for Items<'_, '_> {
     type Error = DecodeError;
 
-    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, DecodeError> {
+    fn next_element_seed<T: DeserializeSeed<'de>>(
+        &mut self,
+        seed: T,
+    ) -> Result<Option<T::Value>, DecodeError> {
         let session = self.reader.session;
         while let Some(node) = self.items.get(self.next) {
             let path = super::join(self.reader.path, &self.next.to_string());
             self.next += 1;
             if !session.has_failed(&path) {
-                return seed.deserialize(Reader { node, place: &node.place, path: &path, session }).map(Some);
+                return seed
+                    .deserialize(Reader {
+                        node,
+                        place: &node.place,
+                        path: &path,
+                        session,
+                    })
+                    .map(Some);
             }
         }
         Ok(None)
@@ -367,10 +491,17 @@ struct Pairs<'a, 's> {
 impl<'de> de::MapAccess<'de> for Pairs<'_, '_> {
     type Error = DecodeError;
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, DecodeError> {
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, DecodeError> {
         while let Some((entry, rest)) = self.entries.split_first() {
             self.entries = rest;
-            if !self.reader.session.has_failed(&super::join(self.reader.path, &entry.key)) {
+            if !self
+                .reader
+                .session
+                .has_failed(&super::join(self.reader.path, &entry.key))
+            {
                 self.value = Some(entry);
                 let key: StrDeserializer<'_, DecodeError> = entry.key.as_str().into_deserializer();
                 return seed.deserialize(key).map(Some);
@@ -379,9 +510,19 @@ impl<'de> de::MapAccess<'de> for Pairs<'_, '_> {
         Ok(None)
     }
 
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, DecodeError> {
-        let Some(entry) = self.value.take() else { return Err(de::Error::custom("a value without a key")) };
+    fn next_value_seed<V: DeserializeSeed<'de>>(
+        &mut self,
+        seed: V,
+    ) -> Result<V::Value, DecodeError> {
+        let Some(entry) = self.value.take() else {
+            return Err(de::Error::custom("a value without a key"));
+        };
         let path = super::join(self.reader.path, &entry.key);
-        seed.deserialize(Reader { node: &entry.node, place: &entry.key_place, path: &path, session: self.reader.session })
+        seed.deserialize(Reader {
+            node: &entry.node,
+            place: &entry.key_place,
+            path: &path,
+            session: self.reader.session,
+        })
     }
 }

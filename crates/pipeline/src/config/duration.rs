@@ -31,7 +31,11 @@ impl Visitor<'_> for DurationVisitor {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Duration, E> {
-        parse(text).ok_or_else(|| E::custom(format!("expected a duration such as 200ms or 1m30s, got \"{text}\"")))
+        parse(text).ok_or_else(|| {
+            E::custom(format!(
+                "expected a duration such as 200ms or 1m30s, got \"{text}\""
+            ))
+        })
     }
 }
 
@@ -46,9 +50,13 @@ pub fn parse(text: &str) -> Option<Duration> {
         return None;
     }
     while !rest.is_empty() {
-        let number_len = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let number_len = rest
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(rest.len());
         let (number, tail) = rest.split_at_checked(number_len)?;
-        let unit_len = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
+        let unit_len = tail
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(tail.len());
         let (unit, tail) = tail.split_at_checked(unit_len)?;
         let (_, nanos) = UNITS.iter().find(|(name, _)| *name == unit)?;
         total = total.checked_add(term(number, *nanos)?)?;
@@ -62,7 +70,11 @@ fn term(number: &str, unit_nanos: u64) -> Option<Duration> {
     if whole.is_empty() && fraction.is_empty() {
         return None;
     }
-    let whole: u64 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
+    let whole: u64 = if whole.is_empty() {
+        0
+    } else {
+        whole.parse().ok()?
+    };
     let mut nanos = whole.checked_mul(unit_nanos)?;
     let mut scale = unit_nanos;
     for digit in fraction.chars() {
@@ -94,7 +106,19 @@ mod tests {
 
     #[test]
     fn nonsense_is_no_duration() {
-        for text in ["", "5", "s", "-1s", "1 s", "1d", "1.2.3s", "99999999999999h", "é", "1é", "."] {
+        for text in [
+            "",
+            "5",
+            "s",
+            "-1s",
+            "1 s",
+            "1d",
+            "1.2.3s",
+            "99999999999999h",
+            "é",
+            "1é",
+            ".",
+        ] {
             assert_eq!(parse(text), None, "{text}");
         }
     }

@@ -21,7 +21,12 @@ fn walk(node: &mut Node, path: &str, lookup: Lookup<'_>, report: &mut Report) {
         }
         Value::Map(entries) => {
             for entry in entries {
-                walk(&mut entry.node, &super::join(path, &entry.key), lookup, report);
+                walk(
+                    &mut entry.node,
+                    &super::join(path, &entry.key),
+                    lookup,
+                    report,
+                );
             }
         }
         Value::Scalar(scalar) if scalar.text.contains('$') => {
@@ -39,7 +44,11 @@ fn walk(node: &mut Node, path: &str, lookup: Lookup<'_>, report: &mut Report) {
     }
 }
 
-fn expand_scalar(scalar: &Scalar, lookup: Lookup<'_>, warnings: &mut Vec<String>) -> Result<Value, String> {
+fn expand_scalar(
+    scalar: &Scalar,
+    lookup: Lookup<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<Value, String> {
     let mut out = String::new();
     let mut rest = scalar.text.as_str();
     while let Some(at) = rest.find('$') {
@@ -50,7 +59,9 @@ fn expand_scalar(scalar: &Scalar, lookup: Lookup<'_>, warnings: &mut Vec<String>
             out.push('$');
             rest = after;
         } else if let Some(after) = tail.strip_prefix('{') {
-            let end = after.find('}').ok_or("\"${\" without \"}\", write \"$$\" for a dollar sign")?;
+            let end = after
+                .find('}')
+                .ok_or("\"${\" without \"}\", write \"$$\" for a dollar sign")?;
             let (reference, after) = after.split_at(end);
             rest = after.strip_prefix('}').unwrap_or(after);
             let found = resolve(reference, lookup, warnings)?;
@@ -65,24 +76,39 @@ fn expand_scalar(scalar: &Scalar, lookup: Lookup<'_>, warnings: &mut Vec<String>
         }
     }
     out.push_str(rest);
-    Ok(Value::Scalar(Scalar { text: out, style: scalar.style }))
+    Ok(Value::Scalar(Scalar {
+        text: out,
+        style: scalar.style,
+    }))
 }
 
 fn alone(found: Option<String>, style: Style) -> Value {
     match found {
         None => Value::Null,
         Some(text) => {
-            let style = if style == Style::Plain { Style::Expanded } else { style };
+            let style = if style == Style::Plain {
+                Style::Expanded
+            } else {
+                style
+            };
             Value::Scalar(Scalar { text, style })
         }
     }
 }
 
-fn resolve(reference: &str, lookup: Lookup<'_>, warnings: &mut Vec<String>) -> Result<Option<String>, String> {
+fn resolve(
+    reference: &str,
+    lookup: Lookup<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<Option<String>, String> {
     let name = match reference.split_once(':') {
         Some(("env", name)) => name,
         Some((_, rest)) if rest.starts_with('-') => reference,
-        Some((scheme, _)) => return Err(format!("\"${{{scheme}:…}}\" is not supported, only \"${{env:…}}\"")),
+        Some((scheme, _)) => {
+            return Err(format!(
+                "\"${{{scheme}:…}}\" is not supported, only \"${{env:…}}\""
+            ));
+        }
         None => reference,
     };
     let (name, default) = match name.split_once(":-") {
@@ -90,13 +116,19 @@ fn resolve(reference: &str, lookup: Lookup<'_>, warnings: &mut Vec<String>) -> R
         None => (name, None),
     };
     let mut letters = name.chars();
-    let starts_well = letters.next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_');
+    let starts_well = letters
+        .next()
+        .is_some_and(|first| first.is_ascii_alphabetic() || first == '_');
     if !starts_well || !letters.all(|letter| letter.is_ascii_alphanumeric() || letter == '_') {
-        return Err(format!("\"{name}\" is not the name of an environment variable"));
+        return Err(format!(
+            "\"{name}\" is not the name of an environment variable"
+        ));
     }
     let found = lookup(name).or_else(|| default.map(str::to_owned));
     if found.is_none() {
-        warnings.push(format!("environment variable {name} is not set and has no default, read as empty"));
+        warnings.push(format!(
+            "environment variable {name} is not set and has no default, read as empty"
+        ));
     }
     Ok(found)
 }
@@ -112,7 +144,10 @@ mod tests {
             "EMPTY" => Some(String::new()),
             _ => None,
         };
-        let scalar = Scalar { text: text.to_owned(), style: Style::Plain };
+        let scalar = Scalar {
+            text: text.to_owned(),
+            style: Style::Plain,
+        };
         match expand_scalar(&scalar, &lookup, &mut Vec::new())? {
             Value::Scalar(scalar) => Ok(format!("{:?} {}", scalar.style, scalar.text)),
             _ => Ok("nothing".to_owned()),

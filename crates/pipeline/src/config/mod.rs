@@ -26,7 +26,13 @@ use std::time::Duration;
 
 /// Bytes a configuration file may have.
 const MAX_FILE_BYTES: u64 = 4 << 20;
-const ROOTS: &[&str] = &["receivers", "processors", "exporters", "extensions", "service"];
+const ROOTS: &[&str] = &[
+    "receivers",
+    "processors",
+    "exporters",
+    "extensions",
+    "service",
+];
 
 /// `type[/name]`: names one component of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -40,14 +46,22 @@ impl ComponentId {
             None => (text.trim(), None),
         };
         let starts_well = kind.starts_with(|first: char| first.is_ascii_alphabetic());
-        let well_formed = kind.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && kind.len() <= 63;
+        let well_formed =
+            kind.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && kind.len() <= 63;
         if !starts_well || !well_formed {
-            return Err(format!("\"{kind}\" is not a type: letters, digits and _ only, a letter first"));
+            return Err(format!(
+                "\"{kind}\" is not a type: letters, digits and _ only, a letter first"
+            ));
         }
         match name {
             Some("") => Err("an id ends in \"/\": a name must follow".to_owned()),
-            Some(name) if name.chars().any(|c| c.is_whitespace() || c.is_control()) || name.len() > 1024 => {
-                Err(format!("\"{name}\" is not a name: no white space, 1024 bytes at most"))
+            Some(name)
+                if name.chars().any(|c| c.is_whitespace() || c.is_control())
+                    || name.len() > 1024 =>
+            {
+                Err(format!(
+                    "\"{name}\" is not a name: no white space, 1024 bytes at most"
+                ))
             }
             Some(name) => Ok(Self(format!("{kind}/{name}"))),
             None => Ok(Self(kind.to_owned())),
@@ -98,16 +112,32 @@ impl Config {
     pub fn load(path: &Path, factories: &Factories) -> Result<Self, ConfigError> {
         let name = path.display().to_string();
         match read_file(path) {
-            Ok(text) => Self::parse(&name, &text, factories, &|variable| std::env::var(variable).ok()),
+            Ok(text) => Self::parse(&name, &text, factories, &|variable| {
+                std::env::var(variable).ok()
+            }),
             Err(error) => {
-                let place = Place { file: Arc::from(name), line: 0 };
-                Err(ConfigError { findings: vec![Finding { place, path: String::new(), message: error.to_string() }] })
+                let place = Place {
+                    file: Arc::from(name),
+                    line: 0,
+                };
+                Err(ConfigError {
+                    findings: vec![Finding {
+                        place,
+                        path: String::new(),
+                        message: error.to_string(),
+                    }],
+                })
             }
         }
     }
 
     /// Reads a text; `name` stands for the file in messages.
-    pub fn parse(name: &str, text: &str, factories: &Factories, env: Lookup<'_>) -> Result<Self, ConfigError> {
+    pub fn parse(
+        name: &str,
+        text: &str,
+        factories: &Factories,
+        env: Lookup<'_>,
+    ) -> Result<Self, ConfigError> {
         let mut report = Report::default();
         let config = node::parse(name, text, &mut report).and_then(|mut root| {
             expand::expand(&mut root, env, &mut report);
@@ -117,8 +147,17 @@ impl Config {
         match config {
             Some(config) => Ok(Self { warnings, ..config }),
             None => {
-                let place = Place { file: Arc::from(name), line: 0 };
-                Err(ConfigError { findings: vec![Finding { place, path: String::new(), message: "unusable".to_owned() }] })
+                let place = Place {
+                    file: Arc::from(name),
+                    line: 0,
+                };
+                Err(ConfigError {
+                    findings: vec![Finding {
+                        place,
+                        path: String::new(),
+                        message: "unusable".to_owned(),
+                    }],
+                })
             }
         }
     }
@@ -127,9 +166,14 @@ impl Config {
 fn read_file(path: &Path) -> std::io::Result<String> {
     use std::io::{Error, ErrorKind, Read};
     let mut text = String::new();
-    std::fs::File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_string(&mut text)?;
+    std::fs::File::open(path)?
+        .take(MAX_FILE_BYTES + 1)
+        .read_to_string(&mut text)?;
     if text.len() as u64 > MAX_FILE_BYTES {
-        return Err(Error::new(ErrorKind::InvalidData, format!("larger than {MAX_FILE_BYTES} bytes")));
+        return Err(Error::new(
+            ErrorKind::InvalidData,
+            format!("larger than {MAX_FILE_BYTES} bytes"),
+        ));
     }
     Ok(text)
 }
@@ -142,11 +186,19 @@ fn build(root: &Node, factories: &Factories, report: &mut Report) -> Option<Conf
             return None;
         }
         _ => {
-            report.error(&root.place, "", format!("expected a mapping, got {}", root.describe()));
+            report.error(
+                &root.place,
+                "",
+                format!("expected a mapping, got {}", root.describe()),
+            );
             return None;
         }
     }
-    for entry in root.entries().iter().filter(|entry| !ROOTS.contains(&entry.key.as_str())) {
+    for entry in root
+        .entries()
+        .iter()
+        .filter(|entry| !ROOTS.contains(&entry.key.as_str()))
+    {
         let hint = did_you_mean(&entry.key, ROOTS.iter().copied());
         report.error(&entry.key_place, &entry.key, format!("unknown key{hint}"));
     }
@@ -168,11 +220,22 @@ fn build(root: &Node, factories: &Factories, report: &mut Report) -> Option<Conf
 }
 
 /// Reads `receivers:`, `processors:` and so on.
-fn section<S: ?Sized>(root: &Node, name: &str, factories: &[Factory<S>], report: &mut Report) -> Section<S> {
+fn section<S: ?Sized>(
+    root: &Node,
+    name: &str,
+    factories: &[Factory<S>],
+    report: &mut Report,
+) -> Section<S> {
     let mut section = Section::new();
-    let Some(entry) = root.entry(name) else { return section };
+    let Some(entry) = root.entry(name) else {
+        return section;
+    };
     if !matches!(entry.node.value, Value::Map(_) | Value::Null) {
-        report.error(&entry.key_place, name, format!("expected a mapping, got {}", entry.node.describe()));
+        report.error(
+            &entry.key_place,
+            name,
+            format!("expected a mapping, got {}", entry.node.describe()),
+        );
     }
     for entry in entry.node.entries() {
         let path = join(name, &entry.key);
@@ -183,7 +246,9 @@ fn section<S: ?Sized>(root: &Node, name: &str, factories: &[Factory<S>], report:
                 continue;
             }
         };
-        let Some(factory) = find(factories, &id, entry, &path, report) else { continue };
+        let Some(factory) = find(factories, &id, entry, &path, report) else {
+            continue;
+        };
         if let Some(settings) = (factory.parse)(&entry.node, &path, report) {
             section.insert(id, settings);
         }
@@ -202,15 +267,34 @@ fn find<'a, S: ?Sized>(
     if let Some(factory) = factories.iter().find(|factory| factory.kind == kind) {
         return Some(factory);
     }
-    if let Some(factory) = factories.iter().find(|factory| factory.old_names.contains(&kind)) {
-        report.warn(&entry.key_place, path, format!("\"{kind}\" is the former name of \"{}\"", factory.kind));
+    if let Some(factory) = factories
+        .iter()
+        .find(|factory| factory.old_names.contains(&kind))
+    {
+        report.warn(
+            &entry.key_place,
+            path,
+            format!("\"{kind}\" is the former name of \"{}\"", factory.kind),
+        );
         return Some(factory);
     }
     let known: Vec<&str> = factories.iter().map(|factory| factory.kind).collect();
     let hint = did_you_mean(kind, known.iter().copied());
-    let known = if known.is_empty() { "there are none yet".to_owned() } else { format!("known: {}", known.join(", ")) };
-    let hint = if hint.is_empty() { format!(", {known}") } else { hint };
-    report.error(&entry.key_place, path, format!("unknown type \"{kind}\"{hint}"));
+    let known = if known.is_empty() {
+        "there are none yet".to_owned()
+    } else {
+        format!("known: {}", known.join(", "))
+    };
+    let hint = if hint.is_empty() {
+        format!(", {known}")
+    } else {
+        hint
+    };
+    report.error(
+        &entry.key_place,
+        path,
+        format!("unknown type \"{kind}\"{hint}"),
+    );
     None
 }
 

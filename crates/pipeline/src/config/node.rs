@@ -69,7 +69,10 @@ pub enum Style {
 impl Node {
     /// An empty map, as a missing section reads.
     pub fn empty(place: Place) -> Self {
-        Self { place, value: Value::Null }
+        Self {
+            place,
+            value: Value::Null,
+        }
     }
 
     /// The entry of a map.
@@ -97,7 +100,13 @@ impl Node {
                     &entry.node
                 }
                 Value::List(items) => {
-                    let Some(item) = part.parse::<usize>().ok().and_then(|index| items.get(index)) else { break };
+                    let Some(item) = part
+                        .parse::<usize>()
+                        .ok()
+                        .and_then(|index| items.get(index))
+                    else {
+                        break;
+                    };
                     place = item.place.clone();
                     item
                 }
@@ -122,29 +131,56 @@ impl Node {
 /// Reads the one document of a file. None: it is no YAML, and the report says why.
 pub fn parse(file: &str, text: &str, report: &mut Report) -> Option<Node> {
     let file: Arc<str> = Arc::from(file);
-    let mut builder = Builder { file: Arc::clone(&file), stack: Vec::new(), anchors: HashMap::new(), nodes: 0, root: None };
+    let mut builder = Builder {
+        file: Arc::clone(&file),
+        stack: Vec::new(),
+        anchors: HashMap::new(),
+        nodes: 0,
+        root: None,
+    };
     for event in Parser::new_from_str(text) {
         let (event, span) = match event {
             Ok(event) => event,
             Err(error) => {
-                let place = Place { file, line: error.marker().line() };
+                let place = Place {
+                    file,
+                    line: error.marker().line(),
+                };
                 report.error(&place, "", format!("not valid YAML: {}", error.info()));
                 return None;
             }
         };
         if let Err(message) = builder.take(event, span, report) {
-            report.error(&Place { file, line: span.start.line() }, "", message);
+            report.error(
+                &Place {
+                    file,
+                    line: span.start.line(),
+                },
+                "",
+                message,
+            );
             return None;
         }
     }
-    let root = builder.root.unwrap_or_else(|| Node::empty(Place { file, line: 0 }));
+    let root = builder
+        .root
+        .unwrap_or_else(|| Node::empty(Place { file, line: 0 }));
     Some(root)
 }
 
 /// A list or map whose end has not come yet.
 enum Open {
-    List { node: Place, anchor: usize, items: Vec<Node> },
-    Map { node: Place, anchor: usize, entries: Vec<Entry>, key: Option<(String, Place)> },
+    List {
+        node: Place,
+        anchor: usize,
+        items: Vec<Node>,
+    },
+    Map {
+        node: Place,
+        anchor: usize,
+        entries: Vec<Entry>,
+        key: Option<(String, Place)>,
+    },
 }
 
 struct Builder {
@@ -157,23 +193,46 @@ struct Builder {
 
 impl Builder {
     fn take(&mut self, event: Event<'_>, span: Span, report: &mut Report) -> Result<(), String> {
-        let place = Place { file: Arc::clone(&self.file), line: span.start.line() };
+        let place = Place {
+            file: Arc::clone(&self.file),
+            line: span.start.line(),
+        };
         match event {
             Event::Scalar(text, style, anchor, _) => {
                 let value = scalar(text.into_owned(), style);
                 self.add(Node { place, value }, anchor, report)
             }
-            Event::SequenceStart(anchor, _) => self.open(Open::List { node: place, anchor, items: Vec::new() }),
-            Event::MappingStart(anchor, _) => {
-                self.open(Open::Map { node: place, anchor, entries: Vec::new(), key: None })
-            }
+            Event::SequenceStart(anchor, _) => self.open(Open::List {
+                node: place,
+                anchor,
+                items: Vec::new(),
+            }),
+            Event::MappingStart(anchor, _) => self.open(Open::Map {
+                node: place,
+                anchor,
+                entries: Vec::new(),
+                key: None,
+            }),
             Event::SequenceEnd | Event::MappingEnd => self.close(report),
             Event::Alias(anchor) => {
-                let node = self.anchors.get(&anchor).cloned().ok_or("alias to itself")?;
+                let node = self
+                    .anchors
+                    .get(&anchor)
+                    .cloned()
+                    .ok_or("alias to itself")?;
                 self.nodes += count(&node);
-                self.add(Node { place, value: node.value }, 0, report)
+                self.add(
+                    Node {
+                        place,
+                        value: node.value,
+                    },
+                    0,
+                    report,
+                )
             }
-            Event::DocumentStart(_) if self.root.is_some() => Err("more than one document in a file".to_owned()),
+            Event::DocumentStart(_) if self.root.is_some() => {
+                Err("more than one document in a file".to_owned())
+            }
             _ => Ok(()),
         }
     }
@@ -188,10 +247,24 @@ impl Builder {
 
     fn close(&mut self, report: &mut Report) -> Result<(), String> {
         match self.stack.pop() {
-            Some(Open::List { node, anchor, items }) => {
-                self.add(Node { place: node, value: Value::List(items) }, anchor, report)
-            }
-            Some(Open::Map { node, anchor, entries, .. }) => {
+            Some(Open::List {
+                node,
+                anchor,
+                items,
+            }) => self.add(
+                Node {
+                    place: node,
+                    value: Value::List(items),
+                },
+                anchor,
+                report,
+            ),
+            Some(Open::Map {
+                node,
+                anchor,
+                entries,
+                ..
+            }) => {
                 let value = Value::Map(merge_keys(entries));
                 self.add(Node { place: node, value }, anchor, report)
             }
@@ -213,12 +286,22 @@ impl Builder {
             Some(Open::Map { entries, key, .. }) => match key.take() {
                 None => *key = Some((key_text(&node)?, node.place)),
                 Some((key, key_place)) => {
-                    if let Some(first) = entries.iter().find(|entry| entry.key == key && key != "<<") {
+                    if let Some(first) =
+                        entries.iter().find(|entry| entry.key == key && key != "<<")
+                    {
                         let line = first.key_place.line;
-                        report.error(&key_place, "", format!("key \"{key}\" stands twice, first in line {line}"));
+                        report.error(
+                            &key_place,
+                            "",
+                            format!("key \"{key}\" stands twice, first in line {line}"),
+                        );
                         return Ok(());
                     }
-                    entries.push(Entry { key, key_place, node });
+                    entries.push(Entry {
+                        key,
+                        key_place,
+                        node,
+                    });
                 }
             },
         }
@@ -230,7 +313,12 @@ fn count(node: &Node) -> usize {
     match &node.value {
         Value::Null | Value::Scalar(_) => 1,
         Value::List(items) => 1 + items.iter().map(count).sum::<usize>(),
-        Value::Map(entries) => 1 + entries.iter().map(|entry| count(&entry.node)).sum::<usize>(),
+        Value::Map(entries) => {
+            1 + entries
+                .iter()
+                .map(|entry| count(&entry.node))
+                .sum::<usize>()
+        }
     }
 }
 
@@ -239,7 +327,10 @@ fn scalar(text: String, style: ScalarStyle) -> Value {
     if plain && matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL") {
         return Value::Null;
     }
-    Value::Scalar(Scalar { text, style: if plain { Style::Plain } else { Style::Quoted } })
+    Value::Scalar(Scalar {
+        text,
+        style: if plain { Style::Plain } else { Style::Quoted },
+    })
 }
 
 fn key_text(node: &Node) -> Result<String, String> {
@@ -254,7 +345,8 @@ fn merge_keys(entries: Vec<Entry>) -> Vec<Entry> {
     if entries.iter().all(|entry| entry.key != "<<") {
         return entries;
     }
-    let (merges, mut own): (Vec<Entry>, Vec<Entry>) = entries.into_iter().partition(|entry| entry.key == "<<");
+    let (merges, mut own): (Vec<Entry>, Vec<Entry>) =
+        entries.into_iter().partition(|entry| entry.key == "<<");
     for merge in merges {
         let sources = match merge.node.value {
             Value::List(items) => items,

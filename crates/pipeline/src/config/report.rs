@@ -77,12 +77,18 @@ impl Report {
             return Ok(self.warnings);
         }
         self.errors.sort();
-        Err(ConfigError { findings: self.errors })
+        Err(ConfigError {
+            findings: self.errors,
+        })
     }
 }
 
 fn push(findings: &mut Vec<Finding>, place: &Place, path: &str, message: String) {
-    let finding = Finding { place: place.clone(), path: path.to_owned(), message };
+    let finding = Finding {
+        place: place.clone(),
+        path: path.to_owned(),
+        message,
+    };
     if !findings.contains(&finding) {
         findings.push(finding);
     }
@@ -94,8 +100,12 @@ pub fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) ->
         let distance = strsim::damerau_levenshtein(word, candidate);
         distance <= 1 + word.chars().count().max(candidate.chars().count()) / 5
     };
-    let best = known.into_iter().filter(near).min_by_key(|candidate| strsim::damerau_levenshtein(word, candidate));
-    best.map(|best| format!(", did you mean \"{best}\"?")).unwrap_or_default()
+    let best = known
+        .into_iter()
+        .filter(near)
+        .min_by_key(|candidate| strsim::damerau_levenshtein(word, candidate));
+    best.map(|best| format!(", did you mean \"{best}\"?"))
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -105,7 +115,10 @@ mod tests {
     #[test]
     fn a_near_word_is_offered_and_a_far_one_is_not() {
         let known = ["endpoint", "headers", "tls"];
-        assert_eq!(did_you_mean("endpont", known), ", did you mean \"endpoint\"?");
+        assert_eq!(
+            did_you_mean("endpont", known),
+            ", did you mean \"endpoint\"?"
+        );
         assert_eq!(did_you_mean("header", known), ", did you mean \"headers\"?");
         assert_eq!(did_you_mean("flavour", known), "");
         assert_eq!(did_you_mean("", known), "");

@@ -61,18 +61,31 @@ struct RawPipeline {
 /// Reads the section and checks every reference in it.
 pub(super) fn read(root: &Node, report: &mut Report) -> Option<Service> {
     let Some(entry) = root.entry("service") else {
-        report.error(&root.place, "service", "is missing: without pipelines nothing runs");
+        report.error(
+            &root.place,
+            "service",
+            "is missing: without pipelines nothing runs",
+        );
         return None;
     };
     let node = &entry.node;
     let raw: RawService = decode(node, "service", report)?;
     for (index, id) in raw.extensions.iter().enumerate() {
         let place = node.place_of(&["extensions", &index.to_string()]);
-        report.error(&place, "service::extensions", format!("extension \"{id}\" is not configured"));
+        report.error(
+            &place,
+            "service::extensions",
+            format!("extension \"{id}\" is not configured"),
+        );
     }
-    raw.telemetry.check(&mut Check::new(report, node, "service").below("telemetry"));
+    raw.telemetry
+        .check(&mut Check::new(report, node, "service").below("telemetry"));
     if raw.pipelines.is_empty() {
-        report.error(&node.place_of(&["pipelines"]), "service::pipelines", "at least one pipeline is needed");
+        report.error(
+            &node.place_of(&["pipelines"]),
+            "service::pipelines",
+            "at least one pipeline is needed",
+        );
     }
     let mut pipelines = Vec::new();
     for (id, pipeline) in &raw.pipelines {
@@ -82,12 +95,29 @@ pub(super) fn read(root: &Node, report: &mut Report) -> Option<Service> {
             Err(message) => report.error(&place, &path, message),
             Ok(parsed) if parsed.kind() != "traces" => {
                 let hint = did_you_mean(parsed.kind(), ["traces"]);
-                report.error(&place, &path, format!("only pipelines for traces exist{hint}"));
+                report.error(
+                    &place,
+                    &path,
+                    format!("only pipelines for traces exist{hint}"),
+                );
             }
-            Ok(parsed) => pipelines.push(References { root, node, path, id, report }.read(parsed, pipeline)),
+            Ok(parsed) => pipelines.push(
+                References {
+                    root,
+                    node,
+                    path,
+                    id,
+                    report,
+                }
+                .read(parsed, pipeline),
+            ),
         }
     }
-    Some(Service { pipelines, telemetry: raw.telemetry, shutdown_timeout: raw.shutdown_timeout })
+    Some(Service {
+        pipelines,
+        telemetry: raw.telemetry,
+        shutdown_timeout: raw.shutdown_timeout,
+    })
 }
 
 struct References<'a> {
@@ -103,7 +133,8 @@ impl References<'_> {
         for (role, names) in [("receivers", &raw.receivers), ("exporters", &raw.exporters)] {
             if names.is_empty() {
                 let place = self.node.place_of(&["pipelines", self.id, role]);
-                self.report.error(&place, &join(&self.path, role), "at least one is needed");
+                self.report
+                    .error(&place, &join(&self.path, role), "at least one is needed");
             }
         }
         Pipeline {
@@ -115,25 +146,36 @@ impl References<'_> {
     }
 
     fn resolve(&mut self, role: &str, names: &[String]) -> Vec<ComponentId> {
-        let defined: Vec<ComponentId> = self.root.entry(role).map(|entry| &entry.node).into_iter()
+        let defined: Vec<ComponentId> = self
+            .root
+            .entry(role)
+            .map(|entry| &entry.node)
+            .into_iter()
             .filter(|node| matches!(node.value, Value::Map(_)))
             .flat_map(Node::entries)
             .filter_map(|entry| ComponentId::parse(&entry.key).ok())
             .collect();
         let mut ids: Vec<ComponentId> = Vec::new();
         for (index, name) in names.iter().enumerate() {
-            let place = self.node.place_of(&["pipelines", self.id, role, &index.to_string()]);
+            let place = self
+                .node
+                .place_of(&["pipelines", self.id, role, &index.to_string()]);
             let path = join(&self.path, role);
             let singular = role.trim_end_matches('s');
             match ComponentId::parse(name) {
                 Err(message) => self.report.error(&place, &path, message),
                 Ok(id) if ids.contains(&id) => {
-                    self.report.error(&place, &path, format!("references {singular} \"{id}\" twice"));
+                    self.report.error(
+                        &place,
+                        &path,
+                        format!("references {singular} \"{id}\" twice"),
+                    );
                 }
                 Ok(id) if defined.contains(&id) => ids.push(id),
                 Ok(id) => {
                     let hint = did_you_mean(id.as_str(), defined.iter().map(ComponentId::as_str));
-                    let message = format!("references {singular} \"{id}\" which is not configured{hint}");
+                    let message =
+                        format!("references {singular} \"{id}\" which is not configured{hint}");
                     self.report.error(&place, &path, message);
                 }
             }

@@ -64,7 +64,8 @@ impl TlsSettings {
 }
 
 /// What works today instead of TLS.
-pub const PLAIN_ONLY: &str = "only \"tls: {insecure: true}\" or an endpoint that begins with http:// works today";
+pub const PLAIN_ONLY: &str =
+    "only \"tls: {insecure: true}\" or an endpoint that begins with http:// works today";
 
 /// `compression`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -121,8 +122,11 @@ pub fn accepted(response: ExportTraceServiceResponse) -> Accepted {
 
 /// A peer's text for the log: short, and without control characters.
 pub fn printable(text: &str) -> String {
-    let mut shown: String =
-        text.chars().take(MAX_MESSAGE_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let mut shown: String = text
+        .chars()
+        .take(MAX_MESSAGE_CHARS)
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
     if text.chars().nth(MAX_MESSAGE_CHARS).is_some() {
         shown.push('…');
     }
@@ -176,7 +180,10 @@ pub struct ProtoDuration {
 impl RpcStatus {
     /// How long the backend asks to wait, if it says so.
     pub fn retry_delay(&self) -> Option<Duration> {
-        let info = self.details.iter().find(|detail| detail.type_url.ends_with("/google.rpc.RetryInfo"))?;
+        let info = self
+            .details
+            .iter()
+            .find(|detail| detail.type_url.ends_with("/google.rpc.RetryInfo"))?;
         let info: RetryInfo = prost::Message::decode(info.value.as_slice()).ok()?;
         let delay = info.retry_delay.unwrap_or_default();
         let seconds = u64::try_from(delay.seconds).unwrap_or(0);

@@ -54,8 +54,16 @@ impl Writer {
         Self {
             path: path.to_owned(),
             mode,
-            sent: metrics.counter("otelcol_exporter_sent_spans", "Spans taken by the destination.", &labels),
-            failed: metrics.counter("otelcol_exporter_send_failed_spans", "Spans given up after sending.", &labels),
+            sent: metrics.counter(
+                "otelcol_exporter_sent_spans",
+                "Spans taken by the destination.",
+                &labels,
+            ),
+            failed: metrics.counter(
+                "otelcol_exporter_send_failed_spans",
+                "Spans given up after sending.",
+                &labels,
+            ),
             losses: Losses::new(metrics, &format!("exporters/{id}")),
             id,
             running: Mutex::default(),
@@ -64,7 +72,8 @@ impl Writer {
 
     /// Opens the file and starts the thread.
     pub fn start(&self) -> Result<(), BoxError> {
-        let sink = open(&self.path, self.mode).map_err(|error| format!("cannot open {}: {error}", self.path))?;
+        let sink = open(&self.path, self.mode)
+            .map_err(|error| format!("cannot open {}: {error}", self.path))?;
         let (chunks, queue) = mpsc::channel(QUEUE_CHUNKS);
         let (done, ended) = oneshot::channel();
         let waiting = Arc::new(AtomicUsize::new(0));
@@ -78,19 +87,30 @@ impl Writer {
             waiting: Arc::clone(&waiting),
             broken: false,
         };
-        std::thread::Builder::new().name("deeptrace-write".to_owned()).spawn(move || {
-            work.run(queue);
-            // Nobody waits any more if this fails.
-            let _ = done.send(());
-        })?;
-        *self.lock() = Some(Thread { chunks, ended, waiting });
+        std::thread::Builder::new()
+            .name("deeptrace-write".to_owned())
+            .spawn(move || {
+                work.run(queue);
+                // Nobody waits any more if this fails.
+                let _ = done.send(());
+            })?;
+        *self.lock() = Some(Thread {
+            chunks,
+            ended,
+            waiting,
+        });
         Ok(())
     }
 
     /// Hands text with so many spans over; waits for room.
     pub async fn write(&self, bytes: Vec<u8>, spans: usize) {
-        let thread = self.lock().as_ref().map(|thread| (thread.chunks.clone(), Arc::clone(&thread.waiting)));
-        let Some((chunks, waiting)) = thread else { return self.lose(spans) };
+        let thread = self
+            .lock()
+            .as_ref()
+            .map(|thread| (thread.chunks.clone(), Arc::clone(&thread.waiting)));
+        let Some((chunks, waiting)) = thread else {
+            return self.lose(spans);
+        };
         waiting.fetch_add(spans, Ordering::Relaxed);
         if chunks.send(Chunk { bytes, spans }).await.is_err() {
             waiting.fetch_sub(spans, Ordering::Relaxed);
@@ -100,9 +120,19 @@ impl Writer {
 
     /// Waits until all is written, at most until the deadline.
     pub async fn shutdown(&self, deadline: Instant) {
-        let Some(Thread { chunks, ended, waiting }) = self.lock().take() else { return };
+        let Some(Thread {
+            chunks,
+            ended,
+            waiting,
+        }) = self.lock().take()
+        else {
+            return;
+        };
         drop(chunks);
-        if tokio::time::timeout_at(deadline.max(clock::instant()), ended).await.is_err() {
+        if tokio::time::timeout_at(deadline.max(clock::instant()), ended)
+            .await
+            .is_err()
+        {
             self.lose(waiting.load(Ordering::Relaxed));
         }
     }
@@ -131,7 +161,10 @@ struct Work {
 impl Work {
     fn run(mut self, mut queue: mpsc::Receiver<Chunk>) {
         while let Some(chunk) = queue.blocking_recv() {
-            let result = self.sink.write_all(&chunk.bytes).and_then(|()| self.sink.flush());
+            let result = self
+                .sink
+                .write_all(&chunk.bytes)
+                .and_then(|()| self.sink.flush());
             self.waiting.fetch_sub(chunk.spans, Ordering::Relaxed);
             match result {
                 Ok(()) => self.sent.add_len(chunk.spans),

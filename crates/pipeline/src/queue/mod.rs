@@ -72,7 +72,8 @@ impl Queue {
                 Ok(()) => return Ok(()),
                 Err(back) => load = back,
             }
-            let never_fits = self.settings.weigh(1, load.spans, load.body.len()) > self.settings.queue_size;
+            let never_fits =
+                self.settings.weigh(1, load.spans, load.body.len()) > self.settings.queue_size;
             if !self.settings.block_on_overflow || never_fits || self.lock().closed {
                 return Err(load);
             }
@@ -84,7 +85,9 @@ impl Queue {
         let mut state = self.lock();
         let spans = state.spans + load.spans;
         let bytes = state.bytes + load.body.len();
-        if state.closed || self.settings.weigh(state.items.len() + 1, spans, bytes) > self.settings.queue_size {
+        if state.closed
+            || self.settings.weigh(state.items.len() + 1, spans, bytes) > self.settings.queue_size
+        {
             return Err(load);
         }
         state.spans = spans;
@@ -132,7 +135,11 @@ impl Queue {
 
     fn join(&self, state: &mut State) -> Option<Load> {
         let (first, _) = state.items.pop_front()?;
-        let wanted = self.settings.batch.as_ref().map_or(0, |batch| batch.min_size);
+        let wanted = self
+            .settings
+            .batch
+            .as_ref()
+            .map_or(0, |batch| batch.min_size);
         let mut spans = first.spans;
         let mut parts = vec![first.body];
         let mut bytes: usize = parts.iter().map(Bytes::len).sum();
@@ -140,7 +147,9 @@ impl Queue {
             if spans >= wanted || bytes + next.body.len() > MAX_REQUEST_BYTES {
                 break;
             }
-            let Some((next, _)) = state.items.pop_front() else { break };
+            let Some((next, _)) = state.items.pop_front() else {
+                break;
+            };
             spans += next.spans;
             bytes += next.body.len();
             parts.push(next.body);
@@ -149,7 +158,10 @@ impl Queue {
         state.bytes = state.bytes.saturating_sub(bytes);
         self.show(state);
         self.emptied.notify_waiters();
-        Some(Load { body: concat(parts, bytes), spans })
+        Some(Load {
+            body: concat(parts, bytes),
+            spans,
+        })
     }
 
     /// Lets nothing more in and everything out at once.
@@ -170,7 +182,10 @@ impl Queue {
     }
 
     fn show(&self, state: &State) {
-        self.size.set_len(self.settings.weigh(state.items.len(), state.spans, state.bytes));
+        self.size.set_len(
+            self.settings
+                .weigh(state.items.len(), state.spans, state.bytes),
+        );
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

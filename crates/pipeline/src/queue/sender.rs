@@ -100,22 +100,45 @@ impl Sender {
         let id = context.id.to_string();
         let labels = [("exporter", id.as_str())];
         let metrics = &context.metrics;
-        let size = metrics.gauge("otelcol_exporter_queue_size", "What waits in the queue, measured by its sizer.", &labels);
-        let capacity = metrics.gauge("otelcol_exporter_queue_capacity", "Room in the queue, measured by its sizer.", &labels);
-        let enqueue_failed =
-            metrics.counter("otelcol_exporter_enqueue_failed_spans", "Spans that the queue had no room for.", &labels);
+        let size = metrics.gauge(
+            "otelcol_exporter_queue_size",
+            "What waits in the queue, measured by its sizer.",
+            &labels,
+        );
+        let capacity = metrics.gauge(
+            "otelcol_exporter_queue_capacity",
+            "Room in the queue, measured by its sizer.",
+            &labels,
+        );
+        let enqueue_failed = metrics.counter(
+            "otelcol_exporter_enqueue_failed_spans",
+            "Spans that the queue had no room for.",
+            &labels,
+        );
         let (stop, stopped) = watch::channel(None);
         let shared = Shared {
             client,
             timeout,
             retry,
             stop: stopped,
-            sent: metrics.counter("otelcol_exporter_sent_spans", "Spans taken by the destination.", &labels),
-            send_failed: metrics.counter("otelcol_exporter_send_failed_spans", "Spans given up after sending.", &labels),
+            sent: metrics.counter(
+                "otelcol_exporter_sent_spans",
+                "Spans taken by the destination.",
+                &labels,
+            ),
+            send_failed: metrics.counter(
+                "otelcol_exporter_send_failed_spans",
+                "Spans given up after sending.",
+                &labels,
+            ),
             losses: Losses::new(metrics, &format!("exporters/{id}")),
             id,
         };
-        let consumers = if queue.enabled { queue.num_consumers } else { 0 };
+        let consumers = if queue.enabled {
+            queue.num_consumers
+        } else {
+            0
+        };
         capacity.set_len(if queue.enabled { queue.queue_size } else { 0 });
         Self {
             queue: Arc::new(Queue::new(queue, size)),
@@ -148,9 +171,17 @@ impl Sender {
         if spans == 0 {
             return;
         }
-        let load = Load { body: encode(batch), spans };
+        let load = Load {
+            body: encode(batch),
+            spans,
+        };
         if load.body.len() > MAX_REQUEST_BYTES {
-            tracing::warn!(exporter = self.shared.id, spans, bytes = load.body.len(), "batch is too large, dropped");
+            tracing::warn!(
+                exporter = self.shared.id,
+                spans,
+                bytes = load.body.len(),
+                "batch is too large, dropped"
+            );
             self.enqueue_failed.add_len(spans);
             self.shared.losses.count(Loss::TooLarge, spans);
         } else if self.consumers == 0 {
@@ -164,11 +195,18 @@ impl Sender {
 
     fn log_full(&self) {
         let now = clock::instant();
-        let mut logged = self.full_logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut logged = self
+            .full_logged
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if logged.is_none_or(|last| now.duration_since(last) >= FULL_LOG_INTERVAL) {
             *logged = Some(now);
             let dropped = self.enqueue_failed.get();
-            tracing::warn!(exporter = self.shared.id, dropped, "sending queue is full, spans are dropped");
+            tracing::warn!(
+                exporter = self.shared.id,
+                dropped,
+                "sending queue is full, spans are dropped"
+            );
         }
     }
 
@@ -177,7 +215,8 @@ impl Sender {
         // A send to the watch fails only if no worker is left to hear it.
         let _ = self.stop.send(Some(deadline));
         self.queue.close();
-        let mut workers = std::mem::take(&mut *self.workers.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut workers =
+            std::mem::take(&mut *self.workers.lock().unwrap_or_else(PoisonError::into_inner));
         let all = async { while workers.join_next().await.is_some() {} };
         if tokio::time::timeout_at(deadline, all).await.is_err() {
             // Waits for the tasks to be gone, so that the spans in their hands are counted.
@@ -185,14 +224,19 @@ impl Sender {
         }
         let left = self.queue.clear();
         if left > 0 {
-            self.shared.lose(Loss::Shutdown, left, "time to stop is over");
+            self.shared
+                .lose(Loss::Shutdown, left, "time to stop is over");
         }
     }
 }
 
 /// The batch as an encoded `ExportTraceServiceRequest`, without a copy of its spans.
 pub(crate) fn encode(batch: &Batch) -> Bytes {
-    let length: usize = batch.resource_spans.iter().map(|spans| message::encoded_len(1, spans)).sum();
+    let length: usize = batch
+        .resource_spans
+        .iter()
+        .map(|spans| message::encoded_len(1, spans))
+        .sum();
     let mut body = Vec::with_capacity(length);
     for spans in &batch.resource_spans {
         message::encode(1, spans, &mut body);
@@ -209,14 +253,18 @@ struct InHand<'a> {
 impl Drop for InHand<'_> {
     fn drop(&mut self) {
         if self.spans > 0 {
-            self.shared.lose(Loss::Shutdown, self.spans, "time to stop is over");
+            self.shared
+                .lose(Loss::Shutdown, self.spans, "time to stop is over");
         }
     }
 }
 
 impl Shared {
     async fn deliver(&self, load: Load) {
-        let mut in_hand = InHand { shared: self, spans: load.spans };
+        let mut in_hand = InHand {
+            shared: self,
+            spans: load.spans,
+        };
         let body = self.client.encode(load.body);
         let outcome = self.attempts(body).await;
         in_hand.spans = 0;
@@ -227,19 +275,31 @@ impl Shared {
     }
 
     fn settle(&self, accepted: &Accepted, spans: usize) {
-        let rejected = usize::try_from(accepted.rejected_spans).unwrap_or(usize::MAX).min(spans);
+        let rejected = usize::try_from(accepted.rejected_spans)
+            .unwrap_or(usize::MAX)
+            .min(spans);
         self.sent.add_len(spans - rejected);
         if rejected > 0 {
             self.lose(Loss::PartlyRefused, rejected, &accepted.message);
         } else if !accepted.message.is_empty() {
-            tracing::warn!(exporter = self.id, message = accepted.message, "destination took the spans with a warning");
+            tracing::warn!(
+                exporter = self.id,
+                message = accepted.message,
+                "destination took the spans with a warning"
+            );
         }
     }
 
     fn lose(&self, loss: Loss, spans: usize, message: &str) {
         self.send_failed.add_len(spans);
         self.losses.count(loss, spans);
-        tracing::warn!(exporter = self.id, spans, reason = loss.as_str(), message, "spans are lost");
+        tracing::warn!(
+            exporter = self.id,
+            spans,
+            reason = loss.as_str(),
+            message,
+            "spans are lost"
+        );
     }
 
     async fn attempts(&self, body: Bytes) -> Result<Accepted, (Loss, String)> {
@@ -253,7 +313,10 @@ impl Shared {
                 Ok(Err(refusal)) => refusal,
                 Err(_) => {
                     let message = format!("no answer within {:?}", self.timeout);
-                    Refusal { message, retry: Retry::Backoff }
+                    Refusal {
+                        message,
+                        retry: Retry::Backoff,
+                    }
                 }
             };
             let asked = match refusal.retry {
@@ -267,7 +330,12 @@ impl Shared {
             if !limit.is_zero() && clock::instant().duration_since(started) + wait > limit {
                 return Err((Loss::RetriesExhausted, refusal.message));
             }
-            tracing::info!(exporter = self.id, ?wait, message = refusal.message, "sending failed, will try again");
+            tracing::info!(
+                exporter = self.id,
+                ?wait,
+                message = refusal.message,
+                "sending failed, will try again"
+            );
             if !self.pause(wait, asked.is_some(), &mut last_call).await {
                 return Err((Loss::Shutdown, refusal.message));
             }
@@ -281,7 +349,10 @@ impl Shared {
         let until = clock::instant() + wait;
         let running = async {
             // The sender of this watch lives as long as the workers' owner.
-            stop.wait_for(Option::is_some).await.ok().and_then(|deadline| *deadline)
+            stop.wait_for(Option::is_some)
+                .await
+                .ok()
+                .and_then(|deadline| *deadline)
         };
         let deadline = tokio::select! {
             biased;

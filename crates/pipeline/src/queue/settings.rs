@@ -61,14 +61,20 @@ pub struct BatchSettings {
 
 impl Default for BatchSettings {
     fn default() -> Self {
-        Self { flush_timeout: Duration::from_millis(200), min_size: 8192 }
+        Self {
+            flush_timeout: Duration::from_millis(200),
+            min_size: 8192,
+        }
     }
 }
 
 impl QueueSettings {
     /// Notes values that cannot work.
     pub fn check(&self, check: &mut Check<'_>) {
-        for (key, value) in [("num_consumers", self.num_consumers), ("queue_size", self.queue_size)] {
+        for (key, value) in [
+            ("num_consumers", self.num_consumers),
+            ("queue_size", self.queue_size),
+        ] {
             if value == 0 {
                 check.error(key, "must be above 0");
             }
@@ -133,7 +139,10 @@ impl RetrySettings {
         }
         let longest = self.max_interval.max(self.initial_interval);
         if !self.max_elapsed_time.is_zero() && self.max_elapsed_time < longest {
-            check.error("max_elapsed_time", "must not be below initial_interval and max_interval, or 0 for no limit");
+            check.error(
+                "max_elapsed_time",
+                "must not be below initial_interval and max_interval, or 0 for no limit",
+            );
         }
         if !(1.0..=100.0).contains(&self.multiplier) {
             check.error("multiplier", "must be from 1 to 100");

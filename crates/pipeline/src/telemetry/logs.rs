@@ -22,9 +22,13 @@ pub enum LogError {
 
 /// Sends the process' logs to stderr at the configured level. Once a process.
 pub fn init_logs(settings: &LogSettings) -> Result<(), LogError> {
-    let filter = EnvFilter::try_new(&settings.level)
-        .map_err(|source| LogError::Level { level: settings.level.clone(), source })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let filter = EnvFilter::try_new(&settings.level).map_err(|source| LogError::Level {
+        level: settings.level.clone(),
+        source,
+    })?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
     let result = match settings.encoding {
         Encoding::Console => builder.try_init(),
         Encoding::Json => builder.json().flatten_event(true).try_init(),

@@ -55,9 +55,18 @@ impl Losses {
     pub fn new(metrics: &Metrics, component: &str) -> Self {
         let counter = |loss: Loss| {
             let labels = [("component", component), ("reason", loss.as_str())];
-            metrics.counter("deeptrace_lost_spans", "Spans given up, by component and reason.", &labels)
+            metrics.counter(
+                "deeptrace_lost_spans",
+                "Spans given up, by component and reason.",
+                &labels,
+            )
         };
-        Self(Loss::ALL.into_iter().map(|loss| (loss, counter(loss))).collect())
+        Self(
+            Loss::ALL
+                .into_iter()
+                .map(|loss| (loss, counter(loss)))
+                .collect(),
+        )
     }
 
     /// Counts spans as lost.

@@ -117,7 +117,13 @@ impl Metrics {
 
     /// The gauge of this name and these labels, made at the first call.
     pub fn gauge(&self, name: &str, help: &str, labels: &[(&str, &str)]) -> Gauge {
-        match self.series(name, help, false, labels, || Series::Gauge(Gauge::default())) {
+        match self.series(
+            name,
+            help,
+            false,
+            labels,
+            || Series::Gauge(Gauge::default()),
+        ) {
             Series::Gauge(gauge) => gauge,
             _ => Gauge::default(),
         }
@@ -172,11 +178,23 @@ impl Metrics {
     pub fn text(&self) -> String {
         let mut out = String::new();
         for (name, family) in self.lock().iter() {
-            let kind = if family.is_counter { "counter" } else { "gauge" };
+            let kind = if family.is_counter {
+                "counter"
+            } else {
+                "gauge"
+            };
             let help = family.help.replace('\\', "\\\\").replace('\n', "\\n");
             let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
             for (labels, series) in &family.series {
-                let _ = writeln!(out, "{}", Sample { name: name.clone(), labels: labels.clone(), value: series.value() });
+                let _ = writeln!(
+                    out,
+                    "{}",
+                    Sample {
+                        name: name.clone(),
+                        labels: labels.clone(),
+                        value: series.value()
+                    }
+                );
             }
         }
         out
@@ -187,7 +205,11 @@ impl Metrics {
         let families = self.lock();
         let samples = families.iter().flat_map(|(name, family)| {
             let series = family.series.iter();
-            series.map(|(labels, series)| Sample { name: name.clone(), labels: labels.clone(), value: series.value() })
+            series.map(|(labels, series)| Sample {
+                name: name.clone(),
+                labels: labels.clone(),
+                value: series.value(),
+            })
         });
         samples.collect()
     }
@@ -198,7 +220,10 @@ impl Metrics {
 }
 
 fn owned(labels: &[(&str, &str)]) -> Labels {
-    labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    labels
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+        .collect()
 }
 
 /// One value, read back.
@@ -215,7 +240,10 @@ pub struct Sample {
 impl Sample {
     /// The value of a label.
     pub fn label(&self, name: &str) -> Option<&str> {
-        self.labels.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.labels
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
     }
 }
 
@@ -224,7 +252,10 @@ impl fmt::Display for Sample {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)?;
         for (index, (key, value)) in self.labels.iter().enumerate() {
-            let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            let value = value
+                .replace('\\', "\\\\")
+                .replace('"', "\\\"")
+                .replace('\n', "\\n");
             write!(f, "{}{key}=\"{value}\"", if index == 0 { "{" } else { "," })?;
         }
         if !self.labels.is_empty() {
@@ -241,8 +272,16 @@ mod tests {
     #[test]
     fn names_appear_exactly_as_given() {
         let metrics = Metrics::default();
-        metrics.counter("otelcol_exporter_sent_spans", "Spans sent.", &[("exporter", "debug")]).add(3);
-        metrics.gauge("otelcol_exporter_queue_size", "Waiting.", &[]).set(2);
+        metrics
+            .counter(
+                "otelcol_exporter_sent_spans",
+                "Spans sent.",
+                &[("exporter", "debug")],
+            )
+            .add(3);
+        metrics
+            .gauge("otelcol_exporter_queue_size", "Waiting.", &[])
+            .set(2);
         metrics.poll_gauge("uptime", "Seconds.", &[], || 1.5);
         let expected = "# HELP otelcol_exporter_queue_size Waiting.\n\
             # TYPE otelcol_exporter_queue_size gauge\n\
@@ -262,7 +301,14 @@ mod tests {
         for _ in 0..2 {
             metrics.counter("c", "", &[("k", "a\"b")]).inc();
         }
-        assert_eq!(metrics.samples().iter().map(ToString::to_string).collect::<Vec<_>>(), ["c{k=\"a\\\"b\"} 2"]);
+        assert_eq!(
+            metrics
+                .samples()
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>(),
+            ["c{k=\"a\\\"b\"} 2"]
+        );
     }
 
     #[test]
@@ -273,7 +319,9 @@ mod tests {
         }
         let samples = metrics.samples();
         assert_eq!(samples.len(), MAX_SERIES + 1);
-        let shared = samples.iter().find(|sample| sample.label(OVERFLOW.0).is_some());
+        let shared = samples
+            .iter()
+            .find(|sample| sample.label(OVERFLOW.0).is_some());
         assert_eq!(shared.map(|sample| sample.value), Some(5.0));
     }
 }

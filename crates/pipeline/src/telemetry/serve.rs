@@ -40,7 +40,10 @@ pub struct MetricsServer {
 impl MetricsServer {
     /// Opens the endpoint; port 0 takes any free one.
     pub async fn start(host: &str, port: u16, metrics: Metrics) -> Result<Self, ServeError> {
-        let failed = |source| ServeError { endpoint: format!("{host}:{port}"), source };
+        let failed = |source| ServeError {
+            endpoint: format!("{host}:{port}"),
+            source,
+        };
         let listener = TcpListener::bind((host, port)).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let task = tokio::spawn(accept(listener, metrics));
@@ -62,12 +65,15 @@ impl Drop for MetricsServer {
 async fn accept(listener: TcpListener, metrics: Metrics) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
+            return;
+        };
         match listener.accept().await {
             Ok((stream, _)) => {
                 let metrics = metrics.clone();
                 tokio::spawn(async move {
-                    let _ = tokio::time::timeout(CONNECTION_TIMEOUT, converse(stream, metrics)).await;
+                    let _ =
+                        tokio::time::timeout(CONNECTION_TIMEOUT, converse(stream, metrics)).await;
                     drop(slot);
                 });
             }
@@ -83,7 +89,9 @@ async fn converse(stream: TcpStream, metrics: Metrics) {
         async move { Ok::<_, Infallible>(answer) }
     });
     let mut server = hyper::server::conn::http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    server
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT);
     if let Err(error) = server.serve_connection(TokioIo::new(stream), service).await {
         tracing::debug!(%error, "metrics connection ended");
     }
@@ -93,7 +101,10 @@ fn answer(request: &Request<Incoming>, metrics: &Metrics) -> Response<Full<Bytes
     let (status, body) = match (request.method(), request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/metrics") => (StatusCode::OK, metrics.text()),
         (_, "/metrics") => (StatusCode::METHOD_NOT_ALLOWED, String::new()),
-        _ => (StatusCode::NOT_FOUND, "metrics are at /metrics\n".to_owned()),
+        _ => (
+            StatusCode::NOT_FOUND,
+            "metrics are at /metrics\n".to_owned(),
+        ),
     };
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;

@@ -25,7 +25,10 @@ pub struct LogSettings {
 
 impl Default for LogSettings {
     fn default() -> Self {
-        Self { level: "info".to_owned(), encoding: Encoding::Console }
+        Self {
+            level: "info".to_owned(),
+            encoding: Encoding::Console,
+        }
     }
 }
 
@@ -109,11 +112,22 @@ impl Default for Prometheus {
 impl TelemetrySettings {
     /// Notes values that cannot work.
     pub(crate) fn check(&self, check: &mut Check<'_>) {
-        if let Err(error) = self.logs.level.parse::<tracing_subscriber::filter::Targets>() {
-            check.error("logs::level", format!("{:?} is not a log level: {error}", self.logs.level));
+        if let Err(error) = self
+            .logs
+            .level
+            .parse::<tracing_subscriber::filter::Targets>()
+        {
+            check.error(
+                "logs::level",
+                format!("{:?} is not a log level: {error}", self.logs.level),
+            );
         }
         for (index, reader) in self.metrics.readers.iter().flatten().enumerate() {
-            if reader.pull.as_ref().is_none_or(|pull| pull.exporter.prometheus.is_none()) {
+            if reader
+                .pull
+                .as_ref()
+                .is_none_or(|pull| pull.exporter.prometheus.is_none())
+            {
                 check.error(
                     &format!("metrics::readers::{index}"),
                     "only \"pull: {exporter: {prometheus: {host, port}}}\" is supported",
@@ -135,6 +149,8 @@ impl MetricSettings {
         };
         let pulls = readers.iter().filter_map(|reader| reader.pull.as_ref());
         let prometheus = pulls.filter_map(|pull| pull.exporter.prometheus.as_ref());
-        prometheus.map(|prometheus| (prometheus.host.clone(), prometheus.port)).collect()
+        prometheus
+            .map(|prometheus| (prometheus.host.clone(), prometheus.port))
+            .collect()
     }
 }

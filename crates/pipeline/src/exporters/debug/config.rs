@@ -51,13 +51,22 @@ impl Settings for DebugSettings {
     fn check(&self, check: &mut Check<'_>) {
         match self.output_paths.as_slice() {
             [path] if !path.is_empty() => {}
-            _ => check.error("output_paths", "expected one path: stdout, stderr or a file"),
+            _ => check.error(
+                "output_paths",
+                "expected one path: stdout, stderr or a file",
+            ),
         }
         if self.use_internal_logger {
-            check.warn("use_internal_logger", "has no effect here, output_paths decides");
+            check.warn(
+                "use_internal_logger",
+                "has no effect here, output_paths decides",
+            );
         }
         if self.sampling_initial > 0 || self.sampling_thereafter > 0 {
-            check.warn("sampling_initial", "has no effect here, every batch is printed");
+            check.warn(
+                "sampling_initial",
+                "has no effect here, every batch is printed",
+            );
         }
     }
 }

@@ -27,7 +27,11 @@ impl ExporterSettings for DebugSettings {
             writer: Writer::new(&context, path, Open::Append),
             waterfall: Mutex::new(Waterfall::new(self.trace_idle)),
         };
-        Ok(Box::new(Debug { shared: Arc::new(shared), tick: (self.trace_idle / 4).max(MIN_TICK), ticker: None }))
+        Ok(Box::new(Debug {
+            shared: Arc::new(shared),
+            tick: (self.trace_idle / 4).max(MIN_TICK),
+            ticker: None,
+        }))
     }
 }
 
@@ -73,7 +77,10 @@ impl Exporter for Debug {
             let printed = self.shared.waterfall().add(&batch, Monotonic::now());
             self.shared.print(printed).await;
         } else {
-            self.shared.writer.write(self.shared.lines(&batch).into_bytes(), spans).await;
+            self.shared
+                .writer
+                .write(self.shared.lines(&batch).into_bytes(), spans)
+                .await;
         }
     }
 
@@ -90,12 +97,16 @@ impl Exporter for Debug {
 
 impl Shared {
     fn waterfall(&self) -> MutexGuard<'_, Waterfall> {
-        self.waterfall.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waterfall
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn print(&self, printed: Printed) {
         if !printed.text.is_empty() {
-            self.writer.write(printed.text.into_bytes(), printed.spans).await;
+            self.writer
+                .write(printed.text.into_bytes(), printed.spans)
+                .await;
         }
     }
 

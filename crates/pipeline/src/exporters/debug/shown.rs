@@ -35,9 +35,16 @@ impl ShownSpan {
     /// Every span of a batch.
     pub fn all(batch: &Batch) -> impl Iterator<Item = Self> + '_ {
         batch.resource_spans.iter().flat_map(|resource_spans| {
-            let attributes = resource_spans.resource.as_ref().map_or(&[][..], |resource| &resource.attributes);
-            let service = text_of(attributes, semconv::SERVICE_NAME).unwrap_or_else(|| "?".to_owned());
-            let spans = resource_spans.scope_spans.iter().flat_map(|scope| &scope.spans);
+            let attributes = resource_spans
+                .resource
+                .as_ref()
+                .map_or(&[][..], |resource| &resource.attributes);
+            let service =
+                text_of(attributes, semconv::SERVICE_NAME).unwrap_or_else(|| "?".to_owned());
+            let spans = resource_spans
+                .scope_spans
+                .iter()
+                .flat_map(|scope| &scope.spans);
             spans.map(move |span| Self::new(span, service.clone()))
         })
     }
@@ -48,7 +55,9 @@ impl ShownSpan {
         let confidence = text_of(&span.attributes, CONFIDENCE);
         let mut reason = text_of(&span.attributes, semconv::ERROR_TYPE).unwrap_or_default();
         if !status.message.is_empty() {
-            reason = format!("{reason} {}", printable(&status.message)).trim().to_owned();
+            reason = format!("{reason} {}", printable(&status.message))
+                .trim()
+                .to_owned();
         }
         Self {
             trace_id: span.trace_id.clone(),
@@ -134,7 +143,11 @@ fn value_text(value: &AnyValue) -> String {
 
 /// The text in one line, safe for a terminal.
 pub fn printable(text: &str) -> String {
-    let mut shown: String = text.chars().take(MAX_TEXT_CHARS).map(|c| if c.is_control() { '·' } else { c }).collect();
+    let mut shown: String = text
+        .chars()
+        .take(MAX_TEXT_CHARS)
+        .map(|c| if c.is_control() { '·' } else { c })
+        .collect();
     if text.chars().nth(MAX_TEXT_CHARS).is_some() {
         shown.push('…');
     }
@@ -143,10 +156,11 @@ pub fn printable(text: &str) -> String {
 
 /// Bytes of an id.
 pub fn hex(id: &[u8]) -> String {
-    id.iter().fold(String::with_capacity(id.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    id.iter()
+        .fold(String::with_capacity(id.len() * 2), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 /// `12.3ms`: one unit, so that columns compare.

@@ -38,7 +38,11 @@ pub struct Waterfall {
 impl Waterfall {
     /// Prints a trace when no span of it has come for `idle`.
     pub fn new(idle: Duration) -> Self {
-        Self { idle, traces: HashMap::new(), spans: 0 }
+        Self {
+            idle,
+            traces: HashMap::new(),
+            spans: 0,
+        }
     }
 
     /// Takes spans in; what must leave for want of room is printed.
@@ -46,14 +50,21 @@ impl Waterfall {
         let mut printed = Printed::default();
         for span in ShownSpan::all(batch) {
             let id = span.trace_id.clone();
-            let trace = self.traces.entry(id.clone()).or_insert_with(|| Trace { spans: Vec::new(), touched: now });
+            let trace = self.traces.entry(id.clone()).or_insert_with(|| Trace {
+                spans: Vec::new(),
+                touched: now,
+            });
             trace.touched = now;
             trace.spans.push(span);
             self.spans += 1;
             if trace.spans.len() >= MAX_TRACE_SPANS {
                 self.print(&id, &mut printed);
             } else if self.spans >= MAX_SPANS {
-                let oldest = self.traces.iter().min_by_key(|(_, trace)| trace.touched).map(|(id, _)| id.clone());
+                let oldest = self
+                    .traces
+                    .iter()
+                    .min_by_key(|(_, trace)| trace.touched)
+                    .map(|(id, _)| id.clone());
                 self.print(&oldest.unwrap_or_default(), &mut printed);
             }
         }
@@ -72,10 +83,15 @@ impl Waterfall {
     }
 
     fn print_where(&mut self, wanted: impl Fn(&Trace) -> bool) -> Printed {
-        let mut ids: Vec<_> = self.traces.iter().filter(|(_, trace)| wanted(trace)).map(|(id, trace)| {
-            let start = trace.spans.iter().map(|span| span.start_unix_ns).min();
-            (start, id.clone())
-        }).collect();
+        let mut ids: Vec<_> = self
+            .traces
+            .iter()
+            .filter(|(_, trace)| wanted(trace))
+            .map(|(id, trace)| {
+                let start = trace.spans.iter().map(|span| span.start_unix_ns).min();
+                (start, id.clone())
+            })
+            .collect();
         ids.sort();
         let mut printed = Printed::default();
         for (_, id) in ids {
@@ -85,7 +101,9 @@ impl Waterfall {
     }
 
     fn print(&mut self, id: &[u8], printed: &mut Printed) {
-        let Some(trace) = self.traces.remove(id) else { return };
+        let Some(trace) = self.traces.remove(id) else {
+            return;
+        };
         self.spans -= trace.spans.len();
         printed.spans += trace.spans.len();
         printed.text.push_str(&render(id, trace.spans));
@@ -101,20 +119,37 @@ struct Row<'a> {
 
 fn render(trace_id: &[u8], mut spans: Vec<ShownSpan>) -> String {
     spans.sort_by(|a, b| (a.start_unix_ns, &a.span_id).cmp(&(b.start_unix_ns, &b.span_id)));
-    let start = spans.iter().map(|span| span.start_unix_ns).min().unwrap_or(0);
-    let end = spans.iter().map(|span| span.end_unix_ns).max().unwrap_or(start);
+    let start = spans
+        .iter()
+        .map(|span| span.start_unix_ns)
+        .min()
+        .unwrap_or(0);
+    let end = spans
+        .iter()
+        .map(|span| span.end_unix_ns)
+        .max()
+        .unwrap_or(start);
     let services: HashSet<&str> = spans.iter().map(|span| span.service.as_str()).collect();
     let errors = spans.iter().filter(|span| span.status == "error").count();
     let mut text = format!(
         "Trace {}: {}, {}, {}, {}\n",
-        if trace_id.is_empty() { "without id".to_owned() } else { hex(trace_id) },
+        if trace_id.is_empty() {
+            "without id".to_owned()
+        } else {
+            hex(trace_id)
+        },
         plural(spans.len(), "span"),
         plural(services.len(), "service"),
         plural(errors, "error"),
         millis(Duration::from_nanos(end - start)),
     );
     let rows = rows(&spans);
-    let width = rows.iter().map(|row| row.tree.chars().count()).max().unwrap_or(0).min(MAX_TREE_COLUMNS);
+    let width = rows
+        .iter()
+        .map(|row| row.tree.chars().count())
+        .max()
+        .unwrap_or(0)
+        .min(MAX_TREE_COLUMNS);
     for row in rows {
         let span = row.span;
         let offset = Duration::from_nanos(span.start_unix_ns - start);
@@ -166,15 +201,26 @@ fn rows(spans: &[ShownSpan]) -> Vec<Row<'_>> {
     for root in roots.into_iter().chain(0..spans.len()) {
         let mut stack = vec![(root, String::new(), "", "")];
         while let Some((index, indent, branch, below)) = stack.pop() {
-            let Some(span) = spans.get(index) else { continue };
+            let Some(span) = spans.get(index) else {
+                continue;
+            };
             if !shown.insert(index) {
                 continue;
             }
-            let orphan = !span.parent_span_id.is_empty() && !ids.contains(span.parent_span_id.as_slice());
-            rows.push(Row { tree: format!("{indent}{branch}{}  {}", span.service, span.name), span, orphan });
+            let orphan =
+                !span.parent_span_id.is_empty() && !ids.contains(span.parent_span_id.as_slice());
+            rows.push(Row {
+                tree: format!("{indent}{branch}{}  {}", span.service, span.name),
+                span,
+                orphan,
+            });
             let indent = format!("{indent}{below}");
             // Taken out, so that spans with the same id do not each show the same children.
-            let mut kids = children.remove(span.span_id.as_slice()).unwrap_or_default().into_iter().rev();
+            let mut kids = children
+                .remove(span.span_id.as_slice())
+                .unwrap_or_default()
+                .into_iter()
+                .rev();
             if let Some(last) = kids.next() {
                 stack.push((last, indent.clone(), "└─ ", "   "));
             }
@@ -192,5 +238,10 @@ fn bar(span: &ShownSpan, start: u64, end: u64) -> String {
     };
     let from = column(span.start_unix_ns).min(BAR_COLUMNS - 1);
     let to = column(span.end_unix_ns).max(from + 1);
-    format!("{}{}{}", " ".repeat(from), "█".repeat(to - from), " ".repeat(BAR_COLUMNS - to))
+    format!(
+        "{}{}{}",
+        " ".repeat(from),
+        "█".repeat(to - from),
+        " ".repeat(BAR_COLUMNS - to)
+    )
 }

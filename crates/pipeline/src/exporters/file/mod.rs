@@ -14,8 +14,14 @@ use tokio::time::Instant;
 
 impl ExporterSettings for FileSettings {
     fn build(&self, context: Context) -> Result<Box<dyn Exporter>, BoxError> {
-        let open = if self.append { Open::Append } else { Open::Truncate };
-        Ok(Box::new(File { writer: Writer::new(&context, &self.path, open) }))
+        let open = if self.append {
+            Open::Append
+        } else {
+            Open::Truncate
+        };
+        Ok(Box::new(File {
+            writer: Writer::new(&context, &self.path, open),
+        }))
     }
 }
 

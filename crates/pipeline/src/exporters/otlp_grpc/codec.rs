@@ -41,6 +41,10 @@ impl Decoder for EncodedCodec {
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Self::Item>, Status> {
         ExportTraceServiceResponse::decode(buffer)
             .map(Some)
-            .map_err(|error| Status::internal(format!("answer is not an ExportTraceServiceResponse: {error}")))
+            .map_err(|error| {
+                Status::internal(format!(
+                    "answer is not an ExportTraceServiceResponse: {error}"
+                ))
+            })
     }
 }

@@ -2,7 +2,9 @@
 
 use crate::component::{Check, Settings};
 use crate::config::duration;
-use crate::exporters::peer::{Compression, Headers, PLAIN_ONLY, TlsSettings, check_headers, check_timeout};
+use crate::exporters::peer::{
+    Compression, Headers, PLAIN_ONLY, TlsSettings, check_headers, check_timeout,
+};
 use crate::queue::{QueueSettings, RetrySettings};
 use hyper::Uri;
 use serde::Deserialize;
@@ -49,12 +51,22 @@ impl OtlpGrpcSettings {
         }
         let rest = match endpoint.split_once("://") {
             Some(("http", rest)) => rest,
-            Some(("https", _)) => return Err(format!("asks for TLS, which is not built in yet: {PLAIN_ONLY}")),
+            Some(("https", _)) => {
+                return Err(format!(
+                    "asks for TLS, which is not built in yet: {PLAIN_ONLY}"
+                ));
+            }
             Some(_) => return Err(example.to_owned()),
             None if self.tls.insecure => endpoint,
-            None => return Err(format!("asks for TLS, which is not built in yet: {PLAIN_ONLY}")),
+            None => {
+                return Err(format!(
+                    "asks for TLS, which is not built in yet: {PLAIN_ONLY}"
+                ));
+            }
         };
-        let uri: Uri = format!("http://{}", rest.trim_end_matches('/')).parse().map_err(|_| example.to_owned())?;
+        let uri: Uri = format!("http://{}", rest.trim_end_matches('/'))
+            .parse()
+            .map_err(|_| example.to_owned())?;
         match (uri.host(), uri.port_u16(), uri.path()) {
             (Some(host), Some(_), "/" | "") if !host.is_empty() => Ok(uri),
             _ => Err(example.to_owned()),
@@ -68,12 +80,16 @@ impl Settings for OtlpGrpcSettings {
             check.error("endpoint", message);
         }
         for name in self.headers.keys().filter(|name| name.ends_with("-bin")) {
-            check.error(&format!("headers::{name}"), "binary metadata is not supported");
+            check.error(
+                &format!("headers::{name}"),
+                "binary metadata is not supported",
+            );
         }
         self.tls.check(&mut check.below("tls"));
         check_timeout(self.timeout, check);
         check_headers(&self.headers, check);
-        self.retry_on_failure.check(&mut check.below("retry_on_failure"));
+        self.retry_on_failure
+            .check(&mut check.below("retry_on_failure"));
         self.sending_queue.check(&mut check.below("sending_queue"));
     }
 }

@@ -5,7 +5,9 @@ mod config;
 
 pub use config::OtlpGrpcSettings;
 
-use super::peer::{Compression, Headers, MAX_RESPONSE_BYTES, RpcStatus, USER_AGENT, accepted, printable};
+use super::peer::{
+    Compression, Headers, MAX_RESPONSE_BYTES, RpcStatus, USER_AGENT, accepted, printable,
+};
 use crate::batch::Batch;
 use crate::component::{BoxError, Context, Exporter, ExporterSettings};
 use crate::queue::{Accepted, Client, Refusal, Retry, Sender};
@@ -41,8 +43,18 @@ impl ExporterSettings for OtlpGrpcSettings {
             gzip: self.compression == Compression::Gzip,
         };
         let retry = self.retry_on_failure.clone();
-        let sender = Sender::new(&context, Box::new(client), self.timeout, self.sending_queue.clone(), retry);
-        Ok(Box::new(OtlpGrpc { endpoint, channel, sender }))
+        let sender = Sender::new(
+            &context,
+            Box::new(client),
+            self.timeout,
+            self.sending_queue.clone(),
+            retry,
+        );
+        Ok(Box::new(OtlpGrpc {
+            endpoint,
+            channel,
+            sender,
+        }))
     }
 }
 
@@ -89,7 +101,10 @@ struct GrpcClient {
 impl Client for GrpcClient {
     async fn send(&self, body: Bytes) -> Result<Accepted, Refusal> {
         let Some(channel) = self.channel.get() else {
-            return Err(Refusal { message: "not started".to_owned(), retry: Retry::Never });
+            return Err(Refusal {
+                message: "not started".to_owned(),
+                retry: Retry::Never,
+            });
         };
         // Answers stay uncompressed: they are tiny, and their limit is easy to hold so.
         let mut grpc = Grpc::new(channel.clone()).max_decoding_message_size(MAX_RESPONSE_BYTES);
@@ -98,9 +113,14 @@ impl Client for GrpcClient {
         }
         let mut request = Request::new(body);
         *request.metadata_mut() = self.metadata.clone();
-        grpc.ready().await.map_err(|error| Refusal { message: chain(&error), retry: Retry::Backoff })?;
+        grpc.ready().await.map_err(|error| Refusal {
+            message: chain(&error),
+            retry: Retry::Backoff,
+        })?;
         let answer = grpc.unary(request, EXPORT, EncodedCodec).await;
-        answer.map(|response| accepted(response.into_inner())).map_err(|status| refusal(&status))
+        answer
+            .map(|response| accepted(response.into_inner()))
+            .map_err(|status| refusal(&status))
     }
 }
 
@@ -123,8 +143,18 @@ fn refusal(status: &Status) -> Refusal {
         Code::ResourceExhausted if delay.is_some() => backoff,
         _ => Retry::Never,
     };
-    let source = status.source().map(|source| format!(": {}", chain(source))).unwrap_or_default();
-    Refusal { message: printable(&format!("{:?}: {}{source}", status.code(), status.message())), retry }
+    let source = status
+        .source()
+        .map(|source| format!(": {}", chain(source)))
+        .unwrap_or_default();
+    Refusal {
+        message: printable(&format!(
+            "{:?}: {}{source}",
+            status.code(),
+            status.message()
+        )),
+        retry,
+    }
 }
 
 /// Made here from a transport error rather than sent by the peer.
@@ -133,7 +163,9 @@ fn is_local(status: &Status) -> bool {
 }
 
 fn is_oversize(status: &Status) -> bool {
-    status.message().starts_with("Error, decoded message length too large")
+    status
+        .message()
+        .starts_with("Error, decoded message length too large")
 }
 
 fn chain(error: &dyn Error) -> String {

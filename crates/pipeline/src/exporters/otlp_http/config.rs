@@ -57,7 +57,10 @@ impl OtlpHttpSettings {
     /// Where requests go; on error, the key that is wrong and why.
     pub fn url(&self) -> Result<Uri, (&'static str, String)> {
         let (key, url) = if self.traces_endpoint.is_empty() {
-            ("endpoint", format!("{}/v1/traces", self.endpoint.trim_end_matches('/')))
+            (
+                "endpoint",
+                format!("{}/v1/traces", self.endpoint.trim_end_matches('/')),
+            )
         } else {
             ("traces_endpoint", self.traces_endpoint.clone())
         };
@@ -85,7 +88,8 @@ impl Settings for OtlpHttpSettings {
         self.tls.check(&mut check.below("tls"));
         check_timeout(self.timeout, check);
         check_headers(&self.headers, check);
-        self.retry_on_failure.check(&mut check.below("retry_on_failure"));
+        self.retry_on_failure
+            .check(&mut check.below("retry_on_failure"));
         self.sending_queue.check(&mut check.below("sending_queue"));
     }
 }

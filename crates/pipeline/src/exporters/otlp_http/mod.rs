@@ -40,7 +40,10 @@ impl ExporterSettings for OtlpHttpSettings {
             headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
         for (name, value) in &self.headers {
-            headers.insert(HeaderName::from_bytes(name.as_bytes())?, HeaderValue::from_str(&value.0)?);
+            headers.insert(
+                HeaderName::from_bytes(name.as_bytes())?,
+                HeaderValue::from_str(&value.0)?,
+            );
         }
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(self.timeout));
@@ -50,9 +53,20 @@ impl ExporterSettings for OtlpHttpSettings {
             .pool_idle_timeout(IDLE_TIMEOUT)
             .build(connector);
         let url = self.url().map_err(|(_, message)| message)?;
-        let client = OtlpClient { http, url, headers, gzip };
+        let client = OtlpClient {
+            http,
+            url,
+            headers,
+            gzip,
+        };
         let retry = self.retry_on_failure.clone();
-        let sender = Sender::new(&context, Box::new(client), self.timeout, self.sending_queue.clone(), retry);
+        let sender = Sender::new(
+            &context,
+            Box::new(client),
+            self.timeout,
+            self.sending_queue.clone(),
+            retry,
+        );
         Ok(Box::new(OtlpHttp { sender }))
     }
 }
@@ -90,7 +104,10 @@ impl Client for OtlpClient {
         if !self.gzip {
             return body;
         }
-        let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 4), flate2::Compression::fast());
+        let mut encoder = GzEncoder::new(
+            Vec::with_capacity(body.len() / 4),
+            flate2::Compression::fast(),
+        );
         // Writing to memory does not fail.
         let _ = encoder.write_all(&body);
         encoder.finish().map(Bytes::from).unwrap_or_default()
@@ -104,8 +121,14 @@ impl Client for OtlpClient {
         match self.http.request(request).await {
             Ok(response) => read(response).await,
             Err(error) => {
-                let cause = error.source().map(|source| format!(": {source}")).unwrap_or_default();
-                Err(Refusal { message: printable(&format!("{error}{cause}")), retry: Retry::Backoff })
+                let cause = error
+                    .source()
+                    .map(|source| format!(": {source}"))
+                    .unwrap_or_default();
+                Err(Refusal {
+                    message: printable(&format!("{error}{cause}")),
+                    retry: Retry::Backoff,
+                })
             }
         }
     }
@@ -116,14 +139,29 @@ async fn read(response: Response<hyper::body::Incoming>) -> Result<Accepted, Ref
     let body = match Limited::new(body, MAX_RESPONSE_BYTES).collect().await {
         Ok(body) => body.to_bytes(),
         Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-            return Err(never(format!("answered {} with more than {MAX_RESPONSE_BYTES} bytes", head.status)));
+            return Err(never(format!(
+                "answered {} with more than {MAX_RESPONSE_BYTES} bytes",
+                head.status
+            )));
         }
         Err(error) => {
-            return Err(Refusal { message: printable(&format!("answer broke off: {error}")), retry: Retry::Backoff });
+            return Err(Refusal {
+                message: printable(&format!("answer broke off: {error}")),
+                retry: Retry::Backoff,
+            });
         }
     };
-    let kind = head.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let kind = head
+        .headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok())
+        .unwrap_or_default();
+    let kind = kind
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
     if head.status.is_success() {
         return success(head.status, &kind, &body);
     }
@@ -135,10 +173,15 @@ async fn read(response: Response<hyper::body::Incoming>) -> Result<Accepted, Ref
         StatusCode::TOO_MANY_REQUESTS
         | StatusCode::BAD_GATEWAY
         | StatusCode::SERVICE_UNAVAILABLE
-        | StatusCode::GATEWAY_TIMEOUT => retry_after(&head.headers).map_or(Retry::Backoff, Retry::After),
+        | StatusCode::GATEWAY_TIMEOUT => {
+            retry_after(&head.headers).map_or(Retry::Backoff, Retry::After)
+        }
         _ => Retry::Never,
     };
-    Err(Refusal { message: printable(&format!("answered {}: {reason}", head.status)), retry })
+    Err(Refusal {
+        message: printable(&format!("answered {}: {reason}", head.status)),
+        retry,
+    })
 }
 
 /// A page of some proxy with status 200 is no proof that the spans have arrived.
@@ -151,12 +194,19 @@ fn success(status: StatusCode, kind: &str, body: &Bytes) -> Result<Accepted, Ref
         "application/json" => serde_json::from_slice(body).ok(),
         _ => None,
     };
-    let nonsense = || never(format!("answered {status} with a body that is no OTLP ({kind})"));
+    let nonsense = || {
+        never(format!(
+            "answered {status} with a body that is no OTLP ({kind})"
+        ))
+    };
     response.map(accepted).ok_or_else(nonsense)
 }
 
 fn never(message: String) -> Refusal {
-    Refusal { message: printable(&message), retry: Retry::Never }
+    Refusal {
+        message: printable(&message),
+        retry: Retry::Never,
+    }
 }
 
 /// Seconds or a date (RFC 9110, 10.2.3).
