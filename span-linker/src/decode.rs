@@ -1,0 +1,290 @@
+//! Chooses a span's parent from the evidence.
+//!
+//! Exact rungs go first and settle it. Thread rungs count only in processes
+//! where they have proven right; two that agree are surer than one, two that
+//! disagree are both doubted. What stays below the floor gets no parent: a
+//! missing link is better than a wrong one.
+//!
+//! Every decision also measures: where an exact rung knows the parent, the
+//! others are graded by it, whether they were trusted or not.
+
+use crate::evidence::{Claim, RUNGS, consulted, wire_context};
+use crate::window::entry::{Entry, Side, Stage};
+use crate::window::link::{Link, Method, Parent, Reason};
+use crate::window::{Trust, Window};
+use span_model::{ProcessKey, SpanId};
+
+/// Two thread rungs that agree.
+const AGREED: f32 = 0.98;
+/// A thread rung, and only one request was being served.
+const SUPPORTED: f32 = 0.95;
+/// Two thread rungs that name different requests.
+const DISPUTED: f32 = 0.5;
+/// The only request being served, in a process where exact links confirm that rung.
+const CONFIRMED_ONLY_OPEN: f32 = 0.9;
+/// The only request being served, in a process that is often idle and makes no calls then.
+const LONE_ONLY_OPEN: f32 = 0.85;
+/// How far back a chain of calls is followed to the request they belong to.
+const MAX_CHAIN: usize = 64;
+
+/// Decides a span's parent, and first those of the spans that it gets its parent from.
+///
+/// A decision stands, so the chain is walked once: each of a request's calls
+/// finds the one before it decided.
+pub fn settle(window: &mut Window, id: SpanId, floor: f32) {
+    let walk = window.next_walk();
+    window.visit_back(id, walk);
+    let mut chain = vec![id];
+    while let Some(&top) = chain.last() {
+        let next = if chain.len() < MAX_CHAIN {
+            undecided_before(window, top, walk)
+        } else {
+            None
+        };
+        if let Some(next) = next {
+            chain.push(next);
+            continue;
+        }
+        chain.pop();
+        decide(window, top, floor);
+    }
+}
+
+/// A span that `id` gets its parent from, undecided and not yet on this walk.
+fn undecided_before(window: &mut Window, id: SpanId, walk: u32) -> Option<SpanId> {
+    let entry = window.get(id)?;
+    if entry.link.is_some() {
+        return None;
+    }
+    let consulted = consulted(window, entry);
+    consulted.into_iter().find(|read| {
+        let undecided = window
+            .get(*read)
+            .is_some_and(|e| e.side == Side::Egress && e.link.is_none());
+        undecided && window.visit_back(*read, walk)
+    })
+}
+
+fn decide(window: &mut Window, id: SpanId, floor: f32) {
+    let Some(entry) = window.get(id) else { return };
+    if entry.link.is_some() || entry.side == Side::Foreign {
+        return;
+    }
+    let claims = Claims::gather(window, entry);
+    let process = entry.process;
+    let trust = window.process(process).map(|process| &process.trust);
+    let link = choose(window, entry, &claims, trust, floor);
+    let grades = grades(window, entry, &claims);
+    learn(window, process, &grades);
+    window.set_link(id, link);
+}
+
+/// What each rung says of one span.
+#[derive(Debug, Default)]
+struct Claims {
+    by_method: [Option<Claim>; Method::ALL.len()],
+}
+
+impl Claims {
+    fn gather(window: &Window, entry: &Entry) -> Self {
+        let mut claims = Self::default();
+        for rung in RUNGS {
+            if let Some(place) = claims.by_method.get_mut(rung.method() as usize) {
+                *place = rung
+                    .claim(window, entry)
+                    .filter(|claim| is_possible(window, entry, claim));
+            }
+        }
+        claims
+    }
+
+    fn of(&self, method: Method) -> Option<Claim> {
+        self.by_method.get(method as usize).copied().flatten()
+    }
+
+    /// The first exact rung's claim.
+    fn exact(&self) -> Option<(Method, Claim)> {
+        let exact = [Method::TcpStream, Method::Headers, Method::Tokens];
+        exact
+            .into_iter()
+            .find_map(|method| Some((method, self.of(method)?)))
+    }
+}
+
+/// A trace context on the wire is the truth: a request of another trace is not the parent.
+fn is_possible(window: &Window, entry: &Entry, claim: &Claim) -> bool {
+    let Parent::Span(parent) = claim.parent else {
+        return true;
+    };
+    if parent == entry.id {
+        return false;
+    }
+    if entry.side != Side::Egress {
+        return true;
+    }
+    wire_context(window, entry).is_none_or(|context| {
+        let parents = window
+            .get(parent)
+            .and_then(|parent| wire_context(window, parent));
+        parents.is_some_and(|parents| parents.trace_id == context.trace_id)
+    })
+}
+
+fn choose(
+    window: &Window,
+    entry: &Entry,
+    claims: &Claims,
+    trust: Option<&Trust>,
+    floor: f32,
+) -> Link {
+    let last_resort = || {
+        claims
+            .of(Method::TraceContext)
+            .map(|claim| (Method::TraceContext, claim))
+    };
+    let inferred = infer(claims, trust);
+    let best = claims
+        .exact()
+        .or(inferred.filter(|(_, claim)| claim.confidence >= floor))
+        .or_else(last_resort);
+    match best {
+        Some((_, Claim { confidence, .. })) if confidence < floor => Link::None(Reason::BelowFloor),
+        Some((method, claim)) => {
+            // A context that another tracer made is that, whichever rung found it.
+            let method = if matches!(claim.parent, Parent::Wire(_)) {
+                Method::TraceContext
+            } else {
+                method
+            };
+            Link::To {
+                parent: claim.parent,
+                method,
+                confidence: claim.confidence,
+            }
+        }
+        None => Link::None(why_not(window, entry, inferred.is_some())),
+    }
+}
+
+fn why_not(window: &Window, entry: &Entry, inferred: bool) -> Reason {
+    match entry.side {
+        Side::Ingress if entry.facts.caller.is_some() => Reason::CallerNotObserved,
+        Side::Ingress | Side::Foreign => Reason::NoCaller,
+        Side::Egress if inferred => Reason::BelowFloor,
+        Side::Egress => {
+            let mut open = window.open_in_process(entry.process, entry.start_ns);
+            if open.next().is_some() {
+                Reason::NoEvidence
+            } else {
+                Reason::NoOpenRequest
+            }
+        }
+    }
+}
+
+/// The best parent that no exact rung names.
+fn infer(claims: &Claims, trust: Option<&Trust>) -> Option<(Method, Claim)> {
+    let trusted = |method| {
+        let trusted = trust.is_none_or(|trust| trust.trusts(method));
+        claims.of(method).filter(|_| trusted)
+    };
+    let order = trusted(Method::ThreadOrder);
+    let thread = trusted(Method::Thread);
+    let only = trusted(Method::OnlyOpen);
+    let with = |claim: Claim, confidence| Claim {
+        confidence,
+        ..claim
+    };
+    match (order, thread, only) {
+        (Some(order), Some(thread), _) if order.parent == thread.parent => {
+            let both_sure = order.confidence.min(thread.confidence) > DISPUTED;
+            let confidence = if both_sure { AGREED } else { order.confidence };
+            Some((Method::ThreadOrder, with(order, confidence)))
+        }
+        (Some(order), Some(thread), _) => {
+            let confidence = order.confidence.min(thread.confidence).min(DISPUTED);
+            Some((Method::ThreadOrder, with(order, confidence)))
+        }
+        (Some(alone), None, only) => Some((Method::ThreadOrder, supported(alone, only))),
+        (None, Some(alone), only) => Some((Method::Thread, supported(alone, only))),
+        (None, None, Some(only)) => {
+            let confidence = match trust {
+                Some(trust) if trust.only_open_agrees_with_exact() => CONFIRMED_ONLY_OPEN,
+                Some(trust) if trust.calls_only_while_serving() => LONE_ONLY_OPEN,
+                _ => only.confidence,
+            };
+            Some((Method::OnlyOpen, with(only, confidence)))
+        }
+        (None, None, None) => None,
+    }
+}
+
+/// A claim that is the only possible one is surer, unless something contradicts it.
+fn supported(claim: Claim, only: Option<Claim>) -> Claim {
+    let supports =
+        only.is_some_and(|only| only.parent == claim.parent) && claim.confidence > DISPUTED;
+    if supports {
+        Claim {
+            confidence: SUPPORTED.max(claim.confidence),
+            ..claim
+        }
+    } else {
+        claim
+    }
+}
+
+/// How one rung did on one span.
+#[derive(Clone, Copy, Debug)]
+enum Grade {
+    Serving(bool),
+    Exact(Method, bool),
+    Nesting(Method, bool),
+}
+
+const GRADED: [Method; 3] = [Method::ThreadOrder, Method::Thread, Method::OnlyOpen];
+
+fn grades(window: &Window, entry: &Entry, claims: &Claims) -> Vec<Grade> {
+    // An open span has no end to compare yet, and is decided only for the sake of another.
+    if entry.side != Side::Egress || entry.stage == Stage::Open {
+        return Vec::new();
+    }
+    let serving = window
+        .open_in_process(entry.process, entry.start_ns)
+        .next()
+        .is_some();
+    let mut grades = vec![Grade::Serving(serving)];
+    let exact = claims
+        .exact()
+        .filter(|(_, claim)| matches!(claim.parent, Parent::Span(_)));
+    for method in GRADED {
+        let Some(claim) = claims.of(method) else {
+            continue;
+        };
+        if let Some((_, exact)) = exact {
+            grades.push(Grade::Exact(method, exact.parent == claim.parent));
+        }
+        let Parent::Span(parent) = claim.parent else {
+            continue;
+        };
+        let parents_end = window.get(parent).and_then(|parent| parent.end_ns);
+        let nested = parents_end
+            .zip(entry.end_ns)
+            .is_none_or(|(parents, own)| own <= parents);
+        grades.push(Grade::Nesting(method, nested));
+    }
+    grades
+}
+
+fn learn(window: &mut Window, process: ProcessKey, grades: &[Grade]) {
+    if grades.is_empty() {
+        return;
+    }
+    let trust = &mut window.process_mut(process).trust;
+    for grade in grades {
+        match *grade {
+            Grade::Serving(serving) => trust.saw_call(serving),
+            Grade::Exact(method, agrees) => trust.saw_exact(method, agrees),
+            Grade::Nesting(method, nested) => trust.saw_nesting(method, nested),
+        }
+    }
+}

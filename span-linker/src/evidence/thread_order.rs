@@ -1,0 +1,102 @@
+//! What a thread writes after a read, and before the next one, belongs to what it read.
+//!
+//! That is how an event loop works, and a blocking thread too. The fact `after`
+//! names the span whose message was read last: a server span is the parent
+//! itself, a client span passes its own parent on. On a new connection the read
+//! before `connect` counts, because the first write happens when the socket
+//! turns writable, in whoever's turn that is.
+//!
+//! It claims nothing if
+//! - the request was answered before the call began: work that goes on after
+//!   the response may be anybody's by then;
+//! - one system call read messages that belong to different requests.
+//!
+//! It is wrong when a write waited for something that is not a read on its
+//! thread: a timer, a lock, a free connection in a pool. Such processes show up
+//! in the window's `Trust`.
+
+use super::{Claim, Rung, span_claim};
+use crate::window::Window;
+use crate::window::entry::{Entry, Side};
+use crate::window::link::Method;
+use span_model::SpanId;
+
+pub struct ThreadOrder;
+
+/// By itself: nothing contradicts it, and nothing supports it.
+const ALONE: f32 = 0.9;
+/// The request changed threads on the way, so this is no loop and no blocking thread.
+const MOVED: f32 = 0.5;
+
+impl Rung for ThreadOrder {
+    fn method(&self) -> Method {
+        Method::ThreadOrder
+    }
+
+    fn claim(&self, window: &Window, child: &Entry) -> Option<Claim> {
+        let read = window.get(read_before(child)?)?;
+        let mut request = None;
+        for id in std::iter::once(&read.id).chain(window.read_together(read)?) {
+            let Some(server) = server_of(window, *id, child.start_ns) else {
+                continue;
+            };
+            if request.is_some_and(|known: &Entry| known.id != server.id) {
+                return None;
+            }
+            request = Some(server);
+        }
+        let request = request?;
+        // `read` itself must lead there, not only what was read along with it.
+        server_of(window, read.id, child.start_ns)?;
+        let confidence = if stays_on_thread(request, child) {
+            ALONE
+        } else {
+            MOVED
+        };
+        (request.process == child.process).then(|| span_claim(request.id, confidence))
+    }
+}
+
+/// Spans whose own parents must be decided before this one's: those it may get its parent from.
+pub fn consulted(window: &Window, child: &Entry) -> Vec<SpanId> {
+    if child.side != Side::Egress {
+        return Vec::new();
+    }
+    let facts = &child.facts;
+    let reads = [facts.connected_after, facts.after].into_iter().flatten();
+    let reads = reads.filter_map(|id| window.get(id));
+    let reads = reads.flat_map(|read| {
+        window
+            .read_together(read)
+            .unwrap_or_default()
+            .iter()
+            .copied()
+            .chain([read.id])
+    });
+    reads.filter(|id| *id != child.id).collect()
+}
+
+/// The request was read, and as far as known answered, by the thread that made the call.
+pub fn stays_on_thread(request: &Entry, child: &Entry) -> bool {
+    let same =
+        |tid: u32| tid == 0 || child.facts.request_tid == 0 || tid == child.facts.request_tid;
+    same(request.facts.request_tid) && same(request.facts.response_tid)
+}
+
+fn read_before(child: &Entry) -> Option<SpanId> {
+    if child.side != Side::Egress {
+        return None;
+    }
+    child.facts.connected_after.or(child.facts.after)
+}
+
+/// The request that a read message belongs to, if it was still being served.
+fn server_of(window: &Window, read: SpanId, time_ns: u64) -> Option<&Entry> {
+    let entry = window.get(read)?;
+    let server = match entry.side {
+        Side::Ingress => entry,
+        Side::Egress => window.get(entry.parent_span()?)?,
+        Side::Foreign => return None,
+    };
+    (server.side == Side::Ingress && server.is_open_at(time_ns)).then_some(server)
+}

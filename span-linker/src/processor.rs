@@ -1,0 +1,420 @@
+//! The `span_linker` processor: OTLP spans in, linked OTLP spans out.
+//!
+//! ```text
+//! process --> window (entries, at once)
+//!         \-> held (OTLP spans) --decision_wait--> decode, assemble --> out
+//! ```
+//! Spans are held from their arrival, not from their end: clocks of other hosts
+//! are not ours, and a span that comes late needs its time too. What is due is
+//! decided in the order in which it ended.
+
+use crate::assemble::{Late, find_caller_again, late, trace_of};
+use crate::config::Config;
+use crate::otlp;
+use crate::stats::Stats;
+use crate::window::entry::{Entry, Moment, Side, Stage};
+use crate::window::link::{Link, Reason, Trace};
+use crate::window::{Admission, FastMap, Window};
+use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
+use pipeline::Batch;
+use span_model::{Opening, SpanId, SpanKind};
+use std::collections::VecDeque;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Finds parents and joins spans into traces.
+#[derive(Debug)]
+pub struct SpanLinker {
+    config: Config,
+    floor: f32,
+    window: Window,
+    held: FastMap<SpanId, Held>,
+    /// Held spans in the order of their arrival.
+    waiting: VecDeque<(Moment, SpanId)>,
+    stats: Stats,
+    began: Option<Instant>,
+    now: Moment,
+}
+
+/// A span that waits for its decision.
+#[derive(Debug)]
+struct Held {
+    envelope: Arc<Envelope>,
+    span: Span,
+}
+
+/// What a span came wrapped in.
+#[derive(Debug)]
+struct Envelope {
+    resource: Option<Resource>,
+    resource_schema: String,
+    scope: Option<InstrumentationScope>,
+    scope_schema: String,
+}
+
+impl SpanLinker {
+    /// A linker with nothing in it.
+    pub fn new(config: Config) -> Self {
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "a confidence needs three digits"
+        )]
+        let floor = config.confidence_floor as f32;
+        Self {
+            config,
+            floor,
+            window: Window::default(),
+            held: FastMap::default(),
+            waiting: VecDeque::new(),
+            stats: Stats::default(),
+            began: None,
+            now: Moment(0),
+        }
+    }
+
+    /// Takes spans in, and gives out those whose decision is due.
+    pub fn process(&mut self, batch: Batch, now: Instant, out: &mut Vec<Batch>) {
+        self.advance(now);
+        let mut leaving = Leaving::default();
+        for opening in batch.openings {
+            self.open(opening);
+        }
+        for resource_spans in batch.resource_spans {
+            self.take(resource_spans, &mut leaving);
+        }
+        self.make_room(&mut leaving);
+        self.release_due(&mut leaving);
+        leaving.into_batch(out);
+    }
+
+    /// Gives out the spans whose decision is due.
+    pub fn tick(&mut self, now: Instant, out: &mut Vec<Batch>) {
+        self.advance(now);
+        let mut leaving = Leaving::default();
+        self.release_due(&mut leaving);
+        leaving.into_batch(out);
+        let before = |age: Duration| Moment(self.now.0.saturating_sub(millis(age)));
+        let forgotten = self
+            .window
+            .expire(before(self.config.open_limit), before(self.config.remember));
+        self.stats.forgotten_openings += forgotten;
+    }
+
+    /// Decides and gives out everything, at shutdown.
+    pub fn flush(&mut self, out: &mut Vec<Batch>) {
+        let mut leaving = Leaving::default();
+        self.release(usize::MAX, &mut leaving);
+        leaving.into_batch(out);
+    }
+
+    /// What was counted since the start.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// Spans known: open, waiting and remembered.
+    pub fn known_spans(&self) -> usize {
+        self.window.len()
+    }
+
+    /// Spans that wait for their decision.
+    pub fn held_spans(&self) -> usize {
+        self.held.len()
+    }
+
+    fn advance(&mut self, now: Instant) {
+        let began = *self.began.get_or_insert(now);
+        let now = Moment(millis(now.saturating_duration_since(began)));
+        self.now = self.now.max(now);
+    }
+}
+
+/// Taking in.
+impl SpanLinker {
+    fn open(&mut self, opening: Opening) {
+        let side = match opening.kind {
+            SpanKind::Server => Side::Ingress,
+            SpanKind::Client => Side::Egress,
+        };
+        let entry = Entry::new(
+            opening.span_id,
+            side,
+            opening.process,
+            opening.start_unix_ns,
+            opening.facts,
+        );
+        self.window.open(entry, self.now);
+    }
+
+    fn take(&mut self, resource_spans: ResourceSpans, leaving: &mut Leaving) {
+        let ResourceSpans {
+            resource,
+            scope_spans,
+            schema_url,
+        } = resource_spans;
+        let origin = otlp::origin(resource.as_ref());
+        for ScopeSpans {
+            scope,
+            spans,
+            schema_url: scope_schema,
+        } in scope_spans
+        {
+            let envelope = Arc::new(Envelope {
+                resource: resource.clone(),
+                resource_schema: schema_url.clone(),
+                scope,
+                scope_schema,
+            });
+            let mut linkable = false;
+            for span in spans {
+                match otlp::span_id(&span) {
+                    None => {
+                        self.stats.malformed += 1;
+                        leaving.push(&envelope, span);
+                    }
+                    Some(id) => linkable |= self.admit(id, span, &envelope, &origin, leaving),
+                }
+            }
+            if linkable {
+                self.learn_process(&origin);
+            }
+        }
+    }
+
+    /// True if the span is ours to link.
+    fn admit(
+        &mut self,
+        id: SpanId,
+        mut span: Span,
+        envelope: &Arc<Envelope>,
+        origin: &otlp::Origin,
+        leaving: &mut Leaving,
+    ) -> bool {
+        let trace_id = otlp::trace_id(&span);
+        let mut entry = otlp::take_entry(&mut span, id, origin.process);
+        if let Some(id) = trace_id {
+            entry.side = Side::Foreign;
+            entry.trace = Some(Trace {
+                id,
+                sampled: true,
+                random: false,
+            });
+            self.window.remember(entry, self.now);
+            self.stats.foreign += 1;
+            leaving.push(envelope, span);
+            return false;
+        }
+        let admission = self.window.hold(entry, self.now);
+        if admission == Admission::New {
+            self.waiting.push_back((self.now, id));
+        } else {
+            self.stats.duplicates += 1;
+        }
+        if admission != Admission::Duplicate {
+            self.held.insert(
+                id,
+                Held {
+                    envelope: Arc::clone(envelope),
+                    span,
+                },
+            );
+        }
+        true
+    }
+
+    fn learn_process(&mut self, origin: &otlp::Origin) {
+        let host = origin
+            .host_id
+            .as_ref()
+            .map(|id| foldhash::fast::FixedState::default().hash_one(id));
+        let process = self.window.process_mut(origin.process);
+        process.host = host.or(process.host);
+        if let Some(service) = &origin.service
+            && process.service.as_deref() != Some(service)
+        {
+            process.service = Some(service.as_str().into());
+        }
+    }
+
+    /// Keeps the window within its limit: remembered spans go first, then the
+    /// oldest waiting ones leave unlinked, then open ones are forgotten.
+    fn make_room(&mut self, leaving: &mut Leaving) {
+        while self.window.len() > self.config.max_spans {
+            if self.window.forget_oldest(Stage::Exported) {
+                continue;
+            }
+            if let Some((_, id)) = self.waiting.pop_front() {
+                self.refuse(id, leaving);
+            } else if self.window.forget_oldest(Stage::Open) {
+                self.stats.forgotten_openings += 1;
+            } else {
+                break;
+            }
+        }
+    }
+
+    fn refuse(&mut self, id: SpanId, leaving: &mut Leaving) {
+        if self
+            .window
+            .get(id)
+            .is_some_and(|entry| entry.link.is_none())
+        {
+            self.window.set_link(id, Link::None(Reason::WindowFull));
+        }
+        self.stats.refused += 1;
+        self.leave(id, leaving);
+    }
+}
+
+/// Giving out.
+impl SpanLinker {
+    fn release_due(&mut self, leaving: &mut Leaving) {
+        let wait = millis(self.config.decision_wait);
+        let due = self
+            .waiting
+            .partition_point(|(since, _)| since.0.saturating_add(wait) <= self.now.0);
+        self.release(due, leaving);
+    }
+
+    fn release(&mut self, count: usize, leaving: &mut Leaving) {
+        let count = count.min(self.waiting.len());
+        let window = &self.window;
+        let key = |id: SpanId| {
+            window
+                .get(id)
+                .map(|entry| (entry.end_ns, entry.start_ns, id))
+        };
+        let mut due: Vec<_> = self
+            .waiting
+            .drain(..count)
+            .filter_map(|(_, id)| key(id))
+            .collect();
+        due.sort_unstable();
+        for (_, _, id) in due {
+            self.leave(id, leaving);
+        }
+    }
+
+    fn leave(&mut self, id: SpanId, leaving: &mut Leaving) {
+        let Some(Held { envelope, mut span }) = self.held.remove(&id) else {
+            return;
+        };
+        find_caller_again(&mut self.window, id, self.floor);
+        let preferred = self.window.callee(id).and_then(|callee| callee.trace);
+        let trace = trace_of(&mut self.window, id, preferred, self.floor);
+        if let Some(entry) = self.window.get(id) {
+            let link = entry.link.unwrap_or(Link::None(Reason::NoEvidence));
+            otlp::write_link(&mut span, entry.side, link, trace);
+            count(&mut self.stats, link);
+            if entry.side == Side::Egress {
+                self.stats
+                    .count_late(write_callee(&self.window, id, trace, &mut span));
+            }
+            tighten(&self.window, entry, &mut span);
+        }
+        self.window.exported(id, self.now);
+        leaving.push(&envelope, span);
+    }
+}
+
+fn count(stats: &mut Stats, link: Link) {
+    match link {
+        Link::To { method, .. } => stats.count_linked(method),
+        Link::None(reason) => stats.count_unlinked(reason),
+    }
+}
+
+/// Writes what is known of the other side of a client span.
+fn write_callee(window: &Window, id: SpanId, trace: Trace, span: &mut Span) -> Option<Late> {
+    let callee = window.callee(id)?;
+    if let Some(service) = window
+        .process(callee.process)
+        .and_then(|process| process.service.as_deref())
+    {
+        otlp::write_peer(span, service);
+    }
+    let (callee, theirs, late) = late(window, id, trace)?;
+    otlp::write_span_link(span, callee, theirs);
+    Some(late)
+}
+
+/// Puts a server span inside its client span where both share a clock.
+///
+/// Times are taken when the system call returns, so a server may seem to have
+/// the request before its client sent it, and to answer after the client has
+/// read the answer. The true times lie inside: the request was sent no later
+/// than it was received. A side that saw no proper end bounds nothing.
+fn tighten(window: &Window, entry: &Entry, span: &mut Span) {
+    let host = |entry: &Entry| {
+        window
+            .process(entry.process)
+            .and_then(|process| process.host)
+    };
+    let other = match entry.side {
+        Side::Egress => window.callee(entry.id),
+        Side::Ingress => entry.facts.caller.and_then(|caller| window.get(caller)),
+        Side::Foreign => None,
+    };
+    let Some(other) = other.filter(|other| host(entry).is_some() && host(other) == host(entry))
+    else {
+        return;
+    };
+    match (entry.side, other.end_ns) {
+        (Side::Egress, _) => {
+            span.start_time_unix_nano = span.start_time_unix_nano.min(other.start_ns);
+        }
+        (Side::Ingress, Some(read_ns)) if !entry.incomplete && !other.incomplete => {
+            let end = span.end_time_unix_nano.min(read_ns);
+            span.end_time_unix_nano = end.max(span.start_time_unix_nano);
+        }
+        _ => {}
+    }
+}
+
+/// Spans on their way out, in the envelopes they came in.
+#[derive(Debug, Default)]
+struct Leaving {
+    groups: Vec<(Arc<Envelope>, Vec<Span>)>,
+    index: FastMap<*const Envelope, usize>,
+}
+
+impl Leaving {
+    fn push(&mut self, envelope: &Arc<Envelope>, span: Span) {
+        let slot = *self.index.entry(Arc::as_ptr(envelope)).or_insert_with(|| {
+            self.groups.push((Arc::clone(envelope), Vec::new()));
+            self.groups.len() - 1
+        });
+        if let Some((_, spans)) = self.groups.get_mut(slot) {
+            spans.push(span);
+        }
+    }
+
+    fn into_batch(self, out: &mut Vec<Batch>) {
+        if self.groups.is_empty() {
+            return;
+        }
+        let resource_spans = self
+            .groups
+            .into_iter()
+            .map(|(envelope, spans)| ResourceSpans {
+                resource: envelope.resource.clone(),
+                scope_spans: vec![ScopeSpans {
+                    scope: envelope.scope.clone(),
+                    spans,
+                    schema_url: envelope.scope_schema.clone(),
+                }],
+                schema_url: envelope.resource_schema.clone(),
+            });
+        out.push(Batch {
+            resource_spans: resource_spans.collect(),
+            openings: Vec::new(),
+        });
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,433 @@
+//! What is known: spans that are open, that wait, and that left not long ago.
+//!
+//! Owns the entries, their indexes and their bounds in time and number. Knows
+//! nothing of evidence; it answers questions such as "which requests was this
+//! process serving at that time".
+
+pub mod entry;
+pub mod link;
+mod postings;
+mod process;
+mod queue;
+mod timeline;
+mod trust;
+
+use entry::{Entry, Moment, Side, Stage};
+use link::{Link, Trace};
+use postings::{Postings, Tag};
+pub use process::Process;
+use process::Processes;
+use queue::Queue;
+use span_model::{ProcessKey, SpanId, TraceId};
+use std::collections::HashMap;
+use timeline::Timeline;
+pub use trust::Trust;
+
+/// A hash map with a fast, seeded hasher: ids come off the wire, so the seed matters.
+pub type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
+/// The entries and the indexes over them.
+#[derive(Debug, Default)]
+pub struct Window {
+    slots: Vec<Option<Entry>>,
+    free: Vec<u32>,
+    index: FastMap<SpanId, u32>,
+    /// Server span by the client span that called it.
+    callees: FastMap<SpanId, SpanId>,
+    postings: Postings,
+    timelines: FastMap<Line, Timeline>,
+    processes: Processes,
+    /// Open and exported entries, oldest first; waiting ones are the processor's.
+    open: Queue,
+    exported: Queue,
+    walk: u32,
+}
+
+/// What a timeline is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Line {
+    Process(ProcessKey),
+    Thread(ProcessKey, u32),
+}
+
+/// What became of a span that was put in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It is new, or it ended what was open.
+    New,
+    /// It was waiting already; the newcomer is the one to keep.
+    Replaced,
+    /// It is known already; the newcomer is to be dropped.
+    Duplicate,
+}
+
+impl Window {
+    /// The number of entries.
+    pub fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// No entries.
+    pub fn is_empty(&self) -> bool {
+        self.index.is_empty()
+    }
+
+    /// The entry of a span.
+    pub fn get(&self, id: SpanId) -> Option<&Entry> {
+        let slot = *self.index.get(&id)?;
+        self.slots.get(slot as usize)?.as_ref()
+    }
+
+    /// The server span that a client span's request arrived as.
+    pub fn callee(&self, client: SpanId) -> Option<&Entry> {
+        self.get(*self.callees.get(&client)?)
+    }
+
+    /// What is known of a process.
+    pub fn process(&self, key: ProcessKey) -> Option<&Process> {
+        self.processes.get(key)
+    }
+
+    /// What is known of a process, to add to it.
+    pub fn process_mut(&mut self, key: ProcessKey) -> &mut Process {
+        self.processes.entry(key)
+    }
+
+    /// Puts in a request that has begun. The same one twice, or one that has ended: no effect.
+    pub fn open(&mut self, mut entry: Entry, now: Moment) -> Admission {
+        if let Some(known) = self.get(entry.id) {
+            let earlier = (entry.start_ns, entry.process) < (known.start_ns, known.process);
+            if known.stage != Stage::Open || !earlier {
+                return Admission::Duplicate;
+            }
+            entry.link = known.link;
+            entry.trace = known.trace;
+            self.remove(entry.id);
+        }
+        entry.stage = Stage::Open;
+        entry.since = now;
+        self.open.push(entry.id, now);
+        self.insert(entry);
+        Admission::New
+    }
+
+    /// Puts in a span that has ended and waits for its decision.
+    ///
+    /// Of two ended spans with one id the same one is kept, whichever comes first.
+    pub fn hold(&mut self, mut entry: Entry, now: Moment) -> Admission {
+        let mut admission = Admission::New;
+        if let Some(known) = self.get(entry.id) {
+            let rank = |e: &Entry| (e.process, e.start_ns, e.end_ns);
+            if known.stage == Stage::Exported
+                || (known.stage == Stage::Held && rank(known) <= rank(&entry))
+            {
+                return Admission::Duplicate;
+            }
+            if known.stage == Stage::Held {
+                admission = Admission::Replaced;
+            }
+            entry.link = known.link;
+            entry.trace = known.trace;
+            self.remove(entry.id);
+        }
+        entry.stage = Stage::Held;
+        entry.since = now;
+        if admission == Admission::New && entry.side == Side::Ingress {
+            self.measure(&entry);
+        }
+        self.insert(entry);
+        admission
+    }
+
+    fn measure(&mut self, request: &Entry) {
+        let trust = &mut self.processes.entry(request.process).trust;
+        trust.saw_request(request.start_ns, request.end_ns.unwrap_or(request.start_ns));
+        let tids = (request.facts.request_tid, request.facts.response_tid);
+        if tids.0 != 0 && tids.1 != 0 {
+            trust.saw_threads(tids.0 == tids.1);
+        }
+    }
+
+    /// Remembers a span that has left as it came, for its trace.
+    pub fn remember(&mut self, mut entry: Entry, now: Moment) {
+        if self.get(entry.id).is_some() {
+            return;
+        }
+        entry.stage = Stage::Exported;
+        entry.since = now;
+        self.exported.push(entry.id, now);
+        self.insert(entry);
+    }
+
+    /// A waiting span has left.
+    pub fn exported(&mut self, id: SpanId, now: Moment) {
+        if let Some(entry) = self.get_mut(id) {
+            entry.stage = Stage::Exported;
+            entry.since = now;
+            self.exported.push(id, now);
+        }
+    }
+
+    /// Writes down a decision.
+    pub fn set_link(&mut self, id: SpanId, link: Link) {
+        if let Some(entry) = self.get_mut(id) {
+            entry.link = Some(link);
+        }
+    }
+
+    /// Fixes a span's trace.
+    pub fn set_trace(&mut self, id: SpanId, trace: Trace) {
+        if let Some(entry) = self.get_mut(id) {
+            entry.trace = Some(trace);
+        }
+    }
+
+    /// A number for a walk over entries, to mark what it has visited.
+    pub fn next_walk(&mut self) -> u32 {
+        self.walk = self.walk.wrapping_add(1).max(1);
+        self.walk
+    }
+
+    /// Marks a span on a walk from call to earlier call; false if it was marked already.
+    pub fn visit_back(&mut self, id: SpanId, walk: u32) -> bool {
+        self.get_mut(id)
+            .is_some_and(|entry| std::mem::replace(&mut entry.walked_back, walk) != walk)
+    }
+
+    /// Marks a span on a walk from child to parent; false if it was marked already.
+    pub fn visit_up(&mut self, id: SpanId, walk: u32) -> bool {
+        self.get_mut(id)
+            .is_some_and(|entry| std::mem::replace(&mut entry.walked_up, walk) != walk)
+    }
+
+    /// Forgets entries that are too old. Gives the number of open ones among them.
+    pub fn expire(&mut self, open_before: Moment, exported_before: Moment) -> u64 {
+        let mut forgotten = 0;
+        while let Some(id) = self.oldest(Stage::Open, Some(open_before)) {
+            self.remove(id);
+            forgotten += 1;
+        }
+        while let Some(id) = self.oldest(Stage::Exported, Some(exported_before)) {
+            self.remove(id);
+        }
+        self.processes.expire(exported_before);
+        forgotten
+    }
+
+    /// Forgets the oldest entry of a stage to make room.
+    pub fn forget_oldest(&mut self, stage: Stage) -> bool {
+        let oldest = self.oldest(stage, None);
+        oldest.is_some_and(|id| self.remove(id).is_some())
+    }
+
+    fn oldest(&mut self, stage: Stage, before: Option<Moment>) -> Option<SpanId> {
+        let Self {
+            open,
+            exported,
+            index,
+            slots,
+            ..
+        } = self;
+        let queue = if stage == Stage::Open { open } else { exported };
+        queue.compact(index.len(), |id, since| {
+            is_current(index, slots, id, stage, since)
+        });
+        queue.pop(before, |id, since| {
+            is_current(index, slots, id, stage, since)
+        })
+    }
+}
+
+/// Questions that evidence asks.
+impl Window {
+    /// Requests of a process, under way at a time, that came with a trace context of this trace.
+    pub fn open_with_trace(
+        &self,
+        process: ProcessKey,
+        trace: TraceId,
+        time_ns: u64,
+    ) -> impl Iterator<Item = &Entry> {
+        let key = self.postings.key(Tag::Context, (process, trace));
+        self.listed(key).filter(move |entry| {
+            entry.process == process
+                && entry
+                    .facts
+                    .context
+                    .is_some_and(|context| context.trace_id == trace)
+                && entry.is_open_at(time_ns)
+        })
+    }
+
+    /// Requests of a process, under way at a time, that came with this token.
+    pub fn open_with_token(
+        &self,
+        process: ProcessKey,
+        token: u64,
+        time_ns: u64,
+    ) -> impl Iterator<Item = &Entry> {
+        let key = self.postings.key(Tag::Token, (process, token));
+        self.listed(key).filter(move |entry| {
+            entry.process == process
+                && entry.facts.tokens.contains(&token)
+                && entry.is_open_at(time_ns)
+        })
+    }
+
+    /// Requests that a process was serving at a time, those that began last first.
+    pub fn open_in_process(
+        &self,
+        process: ProcessKey,
+        time_ns: u64,
+    ) -> impl Iterator<Item = SpanId> {
+        self.open_on(Line::Process(process), time_ns)
+    }
+
+    /// Requests that one thread had read and that were unanswered at a time.
+    pub fn open_on_thread(
+        &self,
+        process: ProcessKey,
+        tid: u32,
+        time_ns: u64,
+    ) -> impl Iterator<Item = SpanId> {
+        self.open_on(Line::Thread(process, tid), time_ns)
+    }
+
+    /// All spans whose message came in with the same read as this one's: one
+    /// system call can read messages of several requests. `None`: too many to list.
+    pub fn read_together(&self, entry: &Entry) -> Option<&[SpanId]> {
+        self.read_key(entry)
+            .map_or(Some(&[]), |key| self.postings.get(key))
+    }
+
+    fn open_on(&self, line: Line, time_ns: u64) -> impl Iterator<Item = SpanId> {
+        self.timelines
+            .get(&line)
+            .into_iter()
+            .flat_map(move |timeline| timeline.open_at(time_ns))
+    }
+
+    fn listed(&self, key: u64) -> impl Iterator<Item = &Entry> {
+        self.postings
+            .get(key)
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|id| self.get(*id))
+    }
+}
+
+/// Keeping entries and indexes in step.
+impl Window {
+    fn get_mut(&mut self, id: SpanId) -> Option<&mut Entry> {
+        let slot = *self.index.get(&id)?;
+        self.slots.get_mut(slot as usize)?.as_mut()
+    }
+
+    fn insert(&mut self, entry: Entry) {
+        let id = entry.id;
+        for key in self.posting_keys(&entry) {
+            self.postings.insert(key, id);
+        }
+        if entry.side == Side::Ingress {
+            for line in lines(&entry) {
+                self.timelines
+                    .entry(line)
+                    .or_default()
+                    .insert(id, entry.start_ns, entry.end_ns);
+            }
+            if let Some(caller) = entry.facts.caller {
+                self.callees.insert(caller, id);
+            }
+        }
+        self.processes.enter(entry.process, entry.since);
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
+        });
+        if let Some(place) = self.slots.get_mut(slot as usize) {
+            *place = Some(entry);
+            self.index.insert(id, slot);
+        }
+    }
+
+    fn remove(&mut self, id: SpanId) -> Option<Entry> {
+        let slot = self.index.remove(&id)?;
+        let entry = self.slots.get_mut(slot as usize)?.take()?;
+        self.free.push(slot);
+        for key in self.posting_keys(&entry) {
+            self.postings.remove(key, id);
+        }
+        if entry.side == Side::Ingress {
+            for line in lines(&entry) {
+                self.cut(line, &entry);
+            }
+            if let Some(caller) = entry.facts.caller
+                && self.callees.get(&caller) == Some(&id)
+            {
+                self.callees.remove(&caller);
+            }
+        }
+        self.processes.leave(entry.process);
+        Some(entry)
+    }
+
+    fn cut(&mut self, line: Line, entry: &Entry) {
+        if let Some(timeline) = self.timelines.get_mut(&line) {
+            timeline.remove(entry.id, entry.start_ns);
+            if timeline.is_empty() {
+                self.timelines.remove(&line);
+            }
+        }
+    }
+
+    fn posting_keys(&self, entry: &Entry) -> Vec<u64> {
+        let mut keys = Vec::new();
+        if entry.side == Side::Ingress {
+            let context = entry.facts.context;
+            keys.extend(
+                context.map(|c| self.postings.key(Tag::Context, (entry.process, c.trace_id))),
+            );
+            let mut tokens = entry.facts.tokens.clone();
+            tokens.sort_unstable();
+            tokens.dedup();
+            keys.extend(
+                tokens
+                    .iter()
+                    .map(|token| self.postings.key(Tag::Token, (entry.process, *token))),
+            );
+        }
+        keys.extend(self.read_key(entry));
+        keys
+    }
+
+    /// A server span is read with its request, a client span with its response.
+    fn read_key(&self, entry: &Entry) -> Option<u64> {
+        let (tid, time_ns) = match entry.side {
+            Side::Ingress => (entry.facts.request_tid, entry.start_ns),
+            Side::Egress => (entry.facts.response_tid, entry.end_ns?),
+            Side::Foreign => return None,
+        };
+        (tid != 0).then(|| self.postings.key(Tag::Read, (entry.process, tid, time_ns)))
+    }
+}
+
+fn is_current(
+    index: &FastMap<SpanId, u32>,
+    slots: &[Option<Entry>],
+    id: SpanId,
+    stage: Stage,
+    since: Moment,
+) -> bool {
+    let entry = index
+        .get(&id)
+        .and_then(|slot| slots.get(*slot as usize)?.as_ref());
+    entry.is_some_and(|entry| entry.stage == stage && entry.since == since)
+}
+
+fn lines(entry: &Entry) -> impl Iterator<Item = Line> + use<> {
+    let (process, tid) = (entry.process, entry.facts.request_tid);
+    let thread = (tid != 0).then_some(Line::Thread(process, tid));
+    std::iter::once(Line::Process(process)).chain(thread)
+}
+
+#[cfg(test)]
+mod tests;

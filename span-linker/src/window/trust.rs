@@ -1,0 +1,254 @@
+//! How far thread evidence can be trusted in one process.
+//!
+//! A blocking server and an event loop keep a request on one thread; Go,
+//! work-stealing runtimes and hand-off pools do not, and there a thread id
+//! names some other request as often as the right one. Three measurements tell
+//! them apart, none of which needs to know the language:
+//! - affinity: the thread that read a request also writes its response;
+//! - exact: where headers or tokens tell the parent, the rung says the same;
+//! - nesting: the call that the rung gives to a request ends before the request.
+//!
+//! Nesting errs towards trust (a wrong parent often encloses the call too) and,
+//! for work that outlives its request, against it; its limit is wider.
+//!
+//! "Only one request was open" is not trusted until proven, by exact links or by
+//! idleness: a process that is idle half of the time, and makes calls only while
+//! it serves, makes them for what it serves. Background work would show in the
+//! idle half. Time with two requests counts twice as busy, which errs towards distrust.
+
+use super::link::Method;
+
+/// Least share of requests read and answered by the same thread.
+const AFFINITY_LIMIT_PERCENT: u32 = 98;
+/// Least share of links that agree with exact ones.
+const EXACT_LIMIT_PERCENT: u32 = 98;
+/// Least share of links that end before their parent.
+const NESTING_LIMIT_PERCENT: u32 = 90;
+/// Least share of calls made while serving, for a process without background work.
+const SERVING_LIMIT_PERCENT: u32 = 98;
+/// Business is measured over up to this long: 10 minutes.
+const BUSINESS_MEMORY_NS: u64 = 600_000_000_000;
+/// Bad samples that prove nothing yet.
+const GRACE: u32 = 2;
+/// Agreements after which a rung that is not trusted by default is.
+const PROVEN: u32 = 20;
+/// Tallies are halved here, so that a process can change its ways.
+const MEMORY: u32 = 4096;
+
+/// Good and bad samples of one measurement.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    good: u32,
+    bad: u32,
+}
+
+impl Tally {
+    /// Adds a sample.
+    pub fn add(&mut self, good: bool) {
+        if self.good + self.bad >= MEMORY {
+            self.good /= 2;
+            self.bad /= 2;
+        }
+        if good { self.good += 1 } else { self.bad += 1 }
+    }
+
+    /// Nothing speaks against it: too few bad samples, or a share of good ones above the limit.
+    fn holds(self, limit_percent: u32) -> bool {
+        self.bad <= GRACE + (self.good + self.bad) * (100 - limit_percent) / 100
+    }
+
+    fn is_proven(self, limit_percent: u32) -> bool {
+        let (bad, all) = (u64::from(self.bad), u64::from(self.good + self.bad));
+        self.good >= PROVEN && bad * 100 <= all * u64::from(100 - limit_percent)
+    }
+}
+
+/// The measurements of one process.
+#[derive(Clone, Debug, Default)]
+pub struct Trust {
+    affinity: Tally,
+    exact: [Tally; Method::ALL.len()],
+    nesting: [Tally; Method::ALL.len()],
+    /// Calls made while at least one request was served.
+    serving: Tally,
+    business: Business,
+}
+
+/// How much of its time a process serves.
+#[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::struct_field_names, reason = "units last in names")]
+struct Business {
+    since_ns: u64,
+    until_ns: u64,
+    serving_ns: u64,
+}
+
+impl Business {
+    fn add(&mut self, start_ns: u64, end_ns: u64) {
+        if self.until_ns == 0 {
+            self.since_ns = start_ns;
+        }
+        self.since_ns = self.since_ns.min(start_ns);
+        self.until_ns = self.until_ns.max(end_ns);
+        self.serving_ns = self
+            .serving_ns
+            .saturating_add(end_ns.saturating_sub(start_ns));
+        let span_ns = self.until_ns - self.since_ns;
+        if span_ns > BUSINESS_MEMORY_NS {
+            self.since_ns += span_ns / 2;
+            self.serving_ns /= 2;
+        }
+    }
+
+    fn is_idle_half_of_the_time(self) -> bool {
+        self.serving_ns <= (self.until_ns - self.since_ns) / 2
+    }
+}
+
+impl Trust {
+    /// A request was read and answered, by the same thread or not.
+    pub fn saw_threads(&mut self, same: bool) {
+        self.affinity.add(same);
+    }
+
+    /// A request was served from then to then.
+    pub fn saw_request(&mut self, start_ns: u64, end_ns: u64) {
+        self.business.add(start_ns, end_ns);
+    }
+
+    /// A call was made while a request was being served, or not.
+    pub fn saw_call(&mut self, serving: bool) {
+        self.serving.add(serving);
+    }
+
+    /// An exact rung knew the parent, and this one said the same or not.
+    pub fn saw_exact(&mut self, method: Method, agrees: bool) {
+        add(self.exact.get_mut(method as usize), agrees);
+    }
+
+    /// A call that this rung gave to a request ended within it or not.
+    pub fn saw_nesting(&mut self, method: Method, nested: bool) {
+        add(self.nesting.get_mut(method as usize), nested);
+    }
+
+    /// The rung's claims count in this process.
+    pub fn trusts(&self, method: Method) -> bool {
+        let exact = self
+            .exact
+            .get(method as usize)
+            .is_none_or(|tally| tally.holds(EXACT_LIMIT_PERCENT));
+        let nested = self
+            .nesting
+            .get(method as usize)
+            .is_none_or(|tally| tally.holds(NESTING_LIMIT_PERCENT));
+        match method {
+            Method::ThreadOrder | Method::Thread => {
+                exact && nested && self.affinity.holds(AFFINITY_LIMIT_PERCENT)
+            }
+            Method::OnlyOpen => exact,
+            _ => true,
+        }
+    }
+
+    /// Exact links have confirmed "only one request was open" often enough.
+    pub fn only_open_agrees_with_exact(&self) -> bool {
+        let tally = self.exact.get(Method::OnlyOpen as usize);
+        tally.is_some_and(|tally| tally.is_proven(EXACT_LIMIT_PERCENT))
+    }
+
+    /// The process has been idle enough to show background work, and there was none.
+    pub fn calls_only_while_serving(&self) -> bool {
+        self.business.is_idle_half_of_the_time() && self.serving.is_proven(SERVING_LIMIT_PERCENT)
+    }
+}
+
+fn add(tally: Option<&mut Tally>, good: bool) {
+    if let Some(tally) = tally {
+        tally.add(good);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_moves_requests_between_threads_loses_trust_in_its_threads() {
+        let mut trust = Trust::default();
+        for _ in 0..10 {
+            trust.saw_threads(true);
+        }
+        assert!(trust.trusts(Method::Thread));
+        for _ in 0..3 {
+            trust.saw_threads(false);
+        }
+        assert!(!trust.trusts(Method::Thread) && !trust.trusts(Method::ThreadOrder));
+        assert!(trust.trusts(Method::Tokens));
+        for _ in 0..300 {
+            trust.saw_threads(true);
+        }
+        assert!(trust.trusts(Method::Thread), "a process can mend its ways");
+    }
+
+    #[test]
+    fn one_rung_loses_trust_without_the_other() {
+        let mut trust = Trust::default();
+        for _ in 0..3 {
+            trust.saw_exact(Method::Thread, false);
+            trust.saw_exact(Method::ThreadOrder, true);
+        }
+        assert!(!trust.trusts(Method::Thread));
+        assert!(trust.trusts(Method::ThreadOrder));
+    }
+
+    #[test]
+    fn the_only_open_request_is_proven_by_exact_links() {
+        let mut trust = Trust::default();
+        for _ in 0..PROVEN {
+            assert!(!trust.only_open_agrees_with_exact());
+            trust.saw_exact(Method::OnlyOpen, true);
+        }
+        assert!(trust.only_open_agrees_with_exact());
+    }
+
+    #[test]
+    fn the_only_open_request_is_proven_by_idleness_without_background_work() {
+        let check = |busy_ns: u64, background: u64, expected: bool| {
+            let mut trust = Trust::default();
+            for n in 0..100 {
+                trust.saw_request(n * 1000, n * 1000 + busy_ns);
+                trust.saw_call(n >= background);
+            }
+            assert_eq!(
+                trust.calls_only_while_serving(),
+                expected,
+                "{busy_ns} {background}"
+            );
+        };
+        check(300, 0, true);
+        check(300, 2, true);
+        check(300, 3, false);
+        check(900, 0, false);
+    }
+
+    #[test]
+    fn business_long_ago_fades() {
+        let mut business = Business::default();
+        let minute = BUSINESS_MEMORY_NS / 10;
+        business.add(0, 9 * minute);
+        assert!(!business.is_idle_half_of_the_time());
+        for n in 10..60 {
+            business.add(n * minute, n * minute + 1);
+        }
+        assert!(business.is_idle_half_of_the_time());
+    }
+
+    #[test]
+    fn old_samples_fade() {
+        let mut tally = Tally::default();
+        for _ in 0..MEMORY * 3 {
+            tally.add(true);
+        }
+        assert!(tally.good <= MEMORY);
+    }
+}

@@ -1,0 +1,302 @@
+//! How a call finds the request that it was made for.
+
+mod scene;
+
+use scene::{Seen, Stage, client, finished, id, link, server};
+use span_linker::Config;
+
+#[test]
+fn an_event_loop_that_interleaves_requests_keeps_them_apart() {
+    // One thread: reads 1, calls 11; reads 2, calls 12; reads 11's response and calls 21;
+    // reads 12's response and calls 22. `serving` names request 2 throughout.
+    let linked = link(&[
+        server(1, 1, 0..1000).tid(5),
+        server(2, 1, 20..900).tid(5),
+        client(11, 1, 10..100).after(1).serving(1).tid(5),
+        client(12, 1, 30..200).after(2).serving(2).tid(5),
+        client(21, 1, 110..300).after(11).serving(2).tid(5),
+        client(22, 1, 210..400).after(12).serving(2).tid(5),
+    ]);
+    for (child, parent) in [(11, 1), (12, 2), (21, 1), (22, 2)] {
+        linked.assert_linked(child, parent, "thread_order");
+        assert!(linked.confidence(child) >= 0.9);
+    }
+    linked.assert_same_trace(&[1, 11, 21]);
+    linked.assert_same_trace(&[2, 12, 22]);
+}
+
+#[test]
+fn the_first_request_on_a_new_connection_belongs_to_whoever_connected() {
+    // The loop connects in request 1's turn and can write only after it has read request 2.
+    let linked = link(&[
+        server(1, 1, 0..1000).tid(5),
+        server(2, 1, 20..900).tid(5),
+        client(11, 1, 30..100)
+            .connected_after(1)
+            .after(2)
+            .serving(2)
+            .tid(5),
+        client(21, 1, 110..300).after(11).serving(2).tid(5),
+    ]);
+    linked.assert_linked(11, 1, "thread_order");
+    linked.assert_linked(21, 1, "thread_order");
+}
+
+#[test]
+fn blocking_threads_serve_one_request_each() {
+    let linked = link(&[
+        server(1, 1, 0..1000).tid(5),
+        server(2, 1, 1..1000).tid(6),
+        client(11, 1, 10..100).after(1).serving(1).tid(5),
+        client(12, 1, 11..100).after(2).serving(2).tid(6),
+        client(13, 1, 110..120).after(11).serving(1).tid(5),
+        client(14, 1, 130..140).serving(2).tid(6),
+    ]);
+    for (child, parent) in [(11, 1), (12, 2), (13, 1)] {
+        linked.assert_linked(child, parent, "thread_order");
+        assert!(
+            (linked.confidence(child) - 0.98).abs() < 1e-6,
+            "both rungs agree"
+        );
+    }
+    // What was read last belongs to no span that we know.
+    linked.assert_linked(14, 2, "thread");
+    assert!((linked.confidence(14) - 0.9).abs() < 1e-6);
+}
+
+#[test]
+fn a_long_row_of_calls_leads_back_to_its_request() {
+    let mut spans = vec![
+        server(1, 1, 0..1_000_000).tid(5),
+        server(2, 1, 1..1_000_000).tid(6),
+    ];
+    for n in 0..500 {
+        let call = client(100 + n, 1, 10 + n * 10..15 + n * 10).tid(5);
+        spans.push(call.after(if n == 0 { 1 } else { 99 + n }));
+    }
+    spans.reverse();
+    let linked = link(&spans);
+    for n in 0..500 {
+        linked.assert_linked(100 + n, 1, "thread_order");
+    }
+}
+
+#[test]
+fn a_proxy_that_sends_headers_on_is_linked_by_them() {
+    let linked = link(&[
+        server(1, 1, 0..1000).context(7, 70).tid(5),
+        server(2, 1, 0..1000).context(8, 80).tid(5),
+        client(11, 1, 10..100).context(8, 80).after(1).tid(5),
+    ]);
+    linked.assert_linked(11, 2, "headers");
+    linked.assert_linked(2, 80, "trace_context");
+    linked.assert_same_trace(&[2, 11]);
+}
+
+#[test]
+fn a_context_made_in_the_process_is_an_sdks_and_names_the_parent() {
+    let linked = link(&[
+        server(1, 1, 0..1000).context(7, 70).tid(5),
+        client(11, 1, 10..100)
+            .context(7, 71)
+            .after(1)
+            .serving(1)
+            .tid(5),
+    ]);
+    linked.assert_linked(11, 71, "trace_context");
+    linked.assert_same_trace(&[1, 11]);
+    assert_eq!(linked.get(11).flags, 0x101);
+}
+
+#[test]
+fn of_two_requests_with_one_context_the_thread_picks() {
+    let requests = [
+        server(1, 1, 0..1000).context(7, 70).tid(5),
+        server(2, 1, 1..1000).context(7, 70).tid(6),
+    ];
+    let call = client(11, 1, 10..100)
+        .context(7, 70)
+        .after(2)
+        .serving(2)
+        .tid(6);
+    let [one, two] = requests;
+    let linked = link(&[one.clone(), two.clone(), call.clone()]);
+    linked.assert_linked(11, 2, "thread_order");
+    let blind = Seen {
+        facts: span_model::LinkFacts {
+            after: None,
+            serving: None,
+            ..call.facts.clone()
+        },
+        ..call
+    };
+    let linked = link(&[one, two, blind]);
+    linked.assert_linked(11, 70, "trace_context");
+}
+
+#[test]
+fn a_rare_header_value_links_what_it_came_in_with() {
+    let linked = link(&[
+        server(1, 1, 0..1000).token(71).token(9).tid(5),
+        server(2, 1, 1..1000).token(72).token(9).tid(5),
+        client(11, 1, 10..100).token(71).token(9).after(2).tid(5),
+        client(12, 1, 10..100).token(72).tid(5),
+        client(13, 1, 10..100).token(71).token(72).tid(5),
+        client(14, 1, 2000..2100).token(71).tid(5),
+    ]);
+    linked.assert_linked(11, 1, "tokens");
+    assert!((linked.confidence(11) - 0.99).abs() < 1e-6);
+    linked.assert_linked(12, 2, "tokens");
+    linked.assert_unlinked(13, "no_evidence");
+    linked.assert_unlinked(14, "no_open_request");
+}
+
+#[test]
+fn messages_of_two_requests_read_at_once_tell_nothing_about_what_follows() {
+    let linked = link(&[
+        server(1, 1, 0..1000).tid(5),
+        server(2, 1, 0..1000).tid(5),
+        client(11, 1, 10..100).after(2).serving(2).tid(5),
+    ]);
+    linked.assert_unlinked(11, "no_evidence");
+    // The responses to two calls of one request, read at once, are no such case.
+    let linked = link(&[
+        server(1, 1, 0..1000).tid(5),
+        server(2, 1, 5..1000).tid(6),
+        client(11, 1, 10..100).after(1).tid(5),
+        client(12, 1, 11..100).after(1).tid(5),
+        client(13, 1, 101..200).after(12).tid(5),
+    ]);
+    linked.assert_linked(13, 1, "thread_order");
+}
+
+#[test]
+fn work_that_goes_on_after_the_response_has_no_parent() {
+    let linked = link(&[
+        server(1, 1, 0..100).tid(5),
+        client(11, 1, 100..200).after(1).serving(1).tid(5),
+    ]);
+    linked.assert_unlinked(11, "no_open_request");
+}
+
+#[test]
+fn background_work_on_an_event_loop_is_not_given_to_the_request_it_ran_into() {
+    // A timer calls 11 with no request open; what it read leads to the next call, while 1 is served.
+    let linked = link(&[
+        client(11, 1, 0..50).tid(5),
+        server(1, 1, 20..1000).tid(5),
+        client(12, 1, 60..90).after(11).serving(1).tid(5),
+    ]);
+    linked.assert_unlinked(11, "no_open_request");
+    linked.assert_unlinked(12, "below_floor");
+}
+
+#[test]
+fn the_only_open_request_is_below_the_floor_until_exact_links_confirm_it() {
+    let blind = |n: u64| {
+        [
+            server(n, 1, n * 1000..n * 1000 + 900),
+            client(n + 1, 1, n * 1000 + 10..n * 1000 + 20),
+        ]
+    };
+    link(&blind(10)).assert_unlinked(11, "below_floor");
+    let mut spans = Vec::new();
+    for n in (100..160).step_by(2) {
+        let [request, call] = blind(n);
+        spans.extend([request.token(n), call.token(n)]);
+    }
+    spans.extend(blind(1000));
+    let linked = link(&spans);
+    linked.assert_linked(1001, 1000, "only_open");
+    assert!((linked.confidence(1001) - 0.9).abs() < 1e-6);
+}
+
+#[test]
+fn a_lower_floor_lets_weaker_links_through() {
+    let spans = [server(1, 1, 0..100), client(2, 1, 10..20)];
+    let mut stage = Stage::new(Config {
+        confidence_floor: 0.5,
+        ..Config::default()
+    });
+    stage
+        .at(0, finished(&spans))
+        .tick(2000)
+        .left()
+        .assert_linked(2, 1, "only_open");
+}
+
+/// Requests that hop between threads, four at a time, as goroutines do.
+fn go_like(rounds: u64, with_tokens: bool) -> Vec<Seen> {
+    let mut spans = Vec::new();
+    for round in 0..rounds {
+        let base = round * 1000;
+        for n in 0..4 {
+            let request = 10_000 + round * 8 + n;
+            let (tid, other) = (
+                u32::try_from(n + 1).unwrap(),
+                u32::try_from((n + 1) % 4 + 1).unwrap(),
+            );
+            let mut seen = server(request, 1, base + n..base + 900).tids(tid, other);
+            // Written by the thread that read the next request.
+            let wrong = 10_000 + round * 8 + (n + 1) % 4;
+            let mut call = client(request + 4, 1, base + 100 + n..base + 200 + n)
+                .after(wrong)
+                .serving(wrong);
+            call = call.tids(other, tid);
+            if with_tokens {
+                seen = seen.token(request);
+                call = call.token(request);
+            }
+            spans.extend([seen, call]);
+        }
+    }
+    spans
+}
+
+#[test]
+fn threads_that_carry_anybodys_requests_are_not_believed() {
+    for (with_tokens, right) in [(true, 80), (false, 0)] {
+        let spans = go_like(20, with_tokens);
+        let linked = link(&spans);
+        let calls = spans
+            .iter()
+            .filter(|seen| seen.kind == span_model::SpanKind::Client);
+        let parents = calls.map(|call| (linked.parent(call.id), id(call.id - 4)));
+        let given: Vec<_> = parents.filter(|(parent, _)| parent.is_some()).collect();
+        assert_eq!(given.len(), right, "with tokens: {with_tokens}");
+        assert!(given.iter().all(|(parent, truth)| *parent == Some(*truth)));
+    }
+}
+
+#[test]
+fn threads_that_contradict_tokens_are_not_believed_where_tokens_are_missing() {
+    // Requests stay on their thread, but calls are made by a pool that mixes them up.
+    let mut spans = go_like(20, true);
+    for seen in &mut spans {
+        let tid = seen.facts.request_tid;
+        seen.facts.response_tid = tid;
+    }
+    let mut blind = go_like(1, false);
+    for seen in &mut blind {
+        seen.id += 100_000;
+        seen.times = seen.times.start + 1_000_000..seen.times.end + 1_000_000;
+        seen.facts.response_tid = seen.facts.request_tid;
+        for fact in [&mut seen.facts.after, &mut seen.facts.serving]
+            .into_iter()
+            .flatten()
+        {
+            let number = u64::from_be_bytes(*fact.as_bytes());
+            *fact = id(number + 100_000);
+        }
+    }
+    let calls: Vec<_> = blind
+        .iter()
+        .filter(|s| s.kind == span_model::SpanKind::Client)
+        .map(|s| s.id)
+        .collect();
+    spans.extend(blind);
+    let linked = link(&spans);
+    for call in calls {
+        assert_eq!(linked.parent(call), None);
+    }
+}
