@@ -26,6 +26,17 @@ const SHARED_WORDS: &[&str] = &[
 /// First elements that only published messages have.
 const PUBLISHED: &[&[u8]] = &[b"message", b"pmessage", b"smessage"];
 
+/// First elements that confirmations share with the commands they confirm; what
+/// follows a confirmation's channel is a number.
+const CONFIRMED: &[&[u8]] = &[
+    b"subscribe",
+    b"psubscribe",
+    b"ssubscribe",
+    b"unsubscribe",
+    b"punsubscribe",
+    b"sunsubscribe",
+];
+
 /// Simple strings that only Redis answers with.
 const OWN_STATUS: &[&[u8]] = &[b"+PONG\r\n", b"+QUEUED\r\n"];
 
@@ -61,7 +72,8 @@ enum Verdict {
 /// An array of strings is a command if its first word is one; anything else in it
 /// makes it a reply.
 fn array(bytes: &[u8]) -> Verdict {
-    if known_command(bytes) == Reading::Done(()) {
+    let known = known_command(bytes) == Reading::Done(());
+    if known && !begins_with(bytes, CONFIRMED) {
         return Verdict::Is(Flow::Request);
     }
     match plausible(bytes) {
@@ -69,11 +81,12 @@ fn array(bytes: &[u8]) -> Verdict {
         Reading::Partial => return Verdict::Wait,
         Reading::Done(()) => {}
     }
-    if is_published(bytes) {
+    if begins_with(bytes, PUBLISHED) {
         return Verdict::Is(Flow::Response);
     }
     let mut command = Nesting::command();
     match command.advance(bytes) {
+        Ok(_) if command.is_done() && known => Verdict::Is(Flow::Request),
         Ok(length) if command.is_done() => Verdict::Passed(length),
         Ok(_) => Verdict::Wait,
         Err(_) if Nesting::reply().advance(bytes).is_ok() => Verdict::Is(Flow::Response),
@@ -81,14 +94,15 @@ fn array(bytes: &[u8]) -> Verdict {
     }
 }
 
-fn is_published(bytes: &[u8]) -> bool {
+/// An array of three or four, whose first element is one of these.
+fn begins_with(bytes: &[u8], words: &[&[u8]]) -> bool {
     let mut cursor = Cursor::new(bytes);
     let header = cursor.crlf_line(2);
-    let Reading::Done(first) = word(&mut cursor) else {
+    let Reading::Done(Some(first)) = word(&mut cursor) else {
         return false;
     };
-    matches!(header, Reading::Done(b"*3" | b"*4"))
-        && first.is_some_and(|first| PUBLISHED.contains(&first))
+    let is_first = |word: &&[u8]| first.eq_ignore_ascii_case(word);
+    matches!(header, Reading::Done(b"*3" | b"*4")) && words.iter().any(is_first)
 }
 
 fn status(bytes: &[u8]) -> Verdict {

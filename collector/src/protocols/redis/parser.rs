@@ -12,11 +12,11 @@
 //! ```
 
 use super::reply::{self, Reply, read_reply};
-use super::request::{Command, blank_commands, known_command, read_array, read_inline};
+use super::request::{Command, blank_commands, known_command, known_line, read_array, read_inline};
 use super::resp::{Broken, Nesting};
 use crate::protocols::cursor::Reading;
 use crate::protocols::{Flow, Loss, MAX_UNREAD, Message, MessageKind, Parser, Step};
-use memchr::memmem;
+use memchr::memchr;
 use span_model::semconv as names;
 
 /// Arguments that the query text shows as `?`; the rest is dots.
@@ -29,8 +29,17 @@ pub(super) struct RedisParser {
     request: FlowState,
     response: FlowState,
     session: Session,
-    /// What follows is a feed (MONITOR, replication), not answers.
-    stopped: bool,
+    feed: Feed,
+}
+
+/// Whether the server sends a feed (MONITOR, replication) instead of answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Feed {
+    #[default]
+    No,
+    /// Once the reply under way has ended.
+    Next,
+    Yes,
 }
 
 #[derive(Debug, Default)]
@@ -62,6 +71,8 @@ struct Session {
     transaction: Option<Transaction>,
     /// Confirmations of the answered SUBSCRIBE that are still to come.
     confirmations: u64,
+    /// The last command was a line of words.
+    inline: bool,
 }
 
 /// CLIENT REPLY.
@@ -82,13 +93,19 @@ struct Transaction {
 
 impl Parser for RedisParser {
     fn step(&mut self, flow: Flow, bytes: &[u8], answered: Option<&Message>) -> Step {
-        if self.stopped {
+        if self.feed == Feed::Yes {
             return Step::Stop;
         }
         match (&self.flow(flow).phase, flow) {
             (Phase::Start, Flow::Request) => self.command(bytes),
             (Phase::Start, Flow::Response) => self.reply(bytes, answered),
-            (Phase::Body(_), _) => self.flow(flow).body(bytes),
+            (Phase::Body(_), _) => {
+                let step = self.flow(flow).body(bytes);
+                if self.feed == Feed::Next && matches!(step, Step::End { .. }) {
+                    self.feed = Feed::Yes;
+                }
+                step
+            }
             (Phase::Hunt { at_line_start }, _) => {
                 let from_start = *at_line_start;
                 self.hunt(flow, bytes, from_start, answered)
@@ -140,7 +157,10 @@ impl RedisParser {
             },
         };
         let (command, inline) = match read {
-            Reading::Done(done) => done,
+            Reading::Done(done) => {
+                self.session.inline = done.1.is_some();
+                done
+            }
             Reading::Partial => return self.request.wait(bytes),
             Reading::Bad => return self.request.give_up(1, Loss::Malformed),
         };
@@ -171,13 +191,17 @@ impl RedisParser {
         };
         let message = self.session.reply_message(&reply, answered);
         let feeds = ["MONITOR", "SYNC", "PSYNC"];
-        self.stopped = message.kind == MessageKind::Response
+        let feeds = message.kind == MessageKind::Response
             && !reply.is_error
             && feeds.iter().any(|feed| answers(answered, feed));
+        if feeds {
+            self.feed = if nesting.is_done() { Feed::Yes } else { Feed::Next };
+        }
         self.response.message(taken, message, nesting)
     }
 
-    /// Commands are known by their name. Any line of a cut reply looks like a reply;
+    /// Commands are known by their name; lines of words are looked for only where
+    /// the last command was one, since `GET` is a line of a cut array, too. Any line of a cut reply looks like a reply;
     /// so while no request is open, what comes is taken for the rest of that reply.
     fn hunt(
         &mut self,
@@ -187,6 +211,7 @@ impl RedisParser {
         answered: Option<&Message>,
     ) -> Step {
         let is_start: fn(&[u8]) -> Reading<()> = match flow {
+            Flow::Request if self.session.inline => known_line,
             Flow::Request => known_command,
             Flow::Response => reply::plausible,
         };
@@ -211,9 +236,8 @@ impl RedisParser {
                 state.phase = Phase::Hunt { at_line_start: true };
                 Step::Resync { consumed, reason: Loss::MidStream }
             }
-            Candidate::Nowhere(0) => Step::NeedMore,
             Candidate::Nowhere(consumed) => {
-                let at_line_start = skip_all || bytes.ends_with(b"\r\n");
+                let at_line_start = skip_all || bytes.ends_with(b"\n");
                 state.phase = Phase::Hunt { at_line_start };
                 Step::Resync { consumed, reason: Loss::MidStream }
             }
@@ -275,9 +299,10 @@ enum Candidate {
 }
 
 fn candidate(bytes: &[u8], from_start: bool, is_start: fn(&[u8]) -> Reading<()>) -> Candidate {
+    // The gap may have swallowed the CR, so that LF alone ends a line here.
     let next_line = |at: usize| {
-        let found = memmem::find(bytes.get(at..).unwrap_or_default(), b"\r\n");
-        found.map(|found| at + found + 2)
+        let found = memchr(b'\n', bytes.get(at..).unwrap_or_default());
+        found.map(|found| at + found + 1)
     };
     let mut next = if from_start { Some(0) } else { next_line(0) };
     while let Some(at) = next {
@@ -289,8 +314,7 @@ fn candidate(bytes: &[u8], from_start: bool, is_start: fn(&[u8]) -> Reading<()>)
             Reading::Bad => next = next_line(at),
         }
     }
-    let half_line_end = usize::from(bytes.ends_with(b"\r"));
-    Candidate::Nowhere(bytes.len() - half_line_end)
+    Candidate::Nowhere(bytes.len())
 }
 
 fn answers(answered: Option<&Message>, name: &str) -> bool {

@@ -139,6 +139,15 @@ pub(super) fn known_command(bytes: &[u8]) -> Reading<()> {
     }
 }
 
+/// The same for a line of words.
+pub(super) fn known_line(bytes: &[u8]) -> Reading<()> {
+    match read_inline(bytes) {
+        Reading::Done(_) => Reading::Done(()),
+        Reading::Partial => Reading::Partial,
+        Reading::Bad => known_command(bytes),
+    }
+}
+
 /// Reads a type byte and a number.
 pub(super) fn header(cursor: &mut Cursor<'_>, kind: u8) -> Reading<u64> {
     if cursor.peek().is_some_and(|byte| byte != kind) {

@@ -24,8 +24,18 @@ pub(super) struct Nesting {
     frames: Vec<Frame>,
     /// Bytes of the string under way, with its line end.
     pending: u64,
-    /// A command: one array of bulk strings.
-    command: bool,
+    grammar: Grammar,
+}
+
+/// What may stand here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Grammar {
+    /// Any value.
+    Reply,
+    /// An array.
+    Command,
+    /// Bulk strings.
+    CommandWords,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +53,7 @@ enum Frame {
 impl Nesting {
     /// A command that starts here.
     pub(super) fn command() -> Self {
-        Self { command: true, ..Self::elements(1) }
+        Self { grammar: Grammar::Command, ..Self::elements(1) }
     }
 
     /// A reply that starts here, with the attributes that stand before it.
@@ -53,7 +63,7 @@ impl Nesting {
 
     /// So many values.
     pub(super) fn elements(count: u64) -> Self {
-        Self { frames: vec![Frame::Count(count)], pending: 0, command: false }
+        Self { frames: vec![Frame::Count(count)], pending: 0, grammar: Grammar::Reply }
     }
 
     /// Nothing is to come.
@@ -114,7 +124,7 @@ impl Nesting {
             Reading::Partial => return Ok(Reading::Partial),
             Reading::Bad => return Err(Broken),
         };
-        if self.command {
+        if self.grammar != Grammar::Reply {
             self.command_header(kind, line, cursor.rest())?;
         } else if self.frames.last() == Some(&Frame::Chunks) {
             self.chunk_header(kind, line, cursor.rest())?;
@@ -125,7 +135,7 @@ impl Nesting {
     }
 
     fn is_reply_place(&self) -> bool {
-        !self.command && self.frames.last() != Some(&Frame::Chunks)
+        self.grammar == Grammar::Reply && self.frames.last() != Some(&Frame::Chunks)
     }
 
     fn line(&mut self, cursor: &mut Cursor<'_>) {
@@ -143,11 +153,13 @@ impl Nesting {
 
     fn command_header(&mut self, kind: u8, line: &[u8], after: &[u8]) -> Result<(), Broken> {
         let count = number(line).ok_or(Broken)?;
-        let outer = self.frames.len() == 1;
         self.count_one();
-        match kind {
-            b'*' if outer => self.push(Frame::Count(count)),
-            b'$' if !outer => self.string(count, after),
+        match (self.grammar, kind) {
+            (Grammar::Command, b'*') => {
+                self.grammar = Grammar::CommandWords;
+                self.push(Frame::Count(count))
+            }
+            (Grammar::CommandWords, b'$') => self.string(count, after),
             _ => Err(Broken),
         }
     }
