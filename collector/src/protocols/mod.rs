@@ -4,8 +4,18 @@
 //! Leaves to others: putting bytes in order and noticing gaps (`streams`),
 //! joining requests with responses (`spans`).
 
+pub mod context;
+mod cursor;
+mod http1;
+mod redis;
+#[cfg(test)]
+mod tests;
+
 use span_model::{Attribute, Key, Value, WireContext};
 use std::borrow::Cow;
+
+/// Unread bytes of one flow that a parser may ask to be kept for it, at most.
+pub const MAX_UNREAD: usize = 64 * 1024;
 
 /// Which way the bytes of a connection flow. Settled by detection, then fixed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -76,8 +86,8 @@ pub trait Parser: Send {
 /// What a parser did with the bytes it was shown.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
-    /// Nothing can be said without more bytes; none were consumed. The parser
-    /// bounds how often: past its limit it answers `Resync` with a reason.
+    /// Nothing can be said without more bytes; none were consumed. Never the answer
+    /// to [`MAX_UNREAD`] bytes or more: then it is `Resync` with a reason.
     NeedMore,
     /// The next `n` bytes belong to the message under way and are not wanted. May
     /// exceed what is there (`u64::MAX`: until the connection closes).
@@ -93,9 +103,11 @@ pub enum Step {
         complete: bool,
     },
     /// The message under way ends after `consumed` more bytes (0 is allowed once).
+    /// May exceed what is there, as with `Skip`: the end of a long body is known
+    /// before its bytes come, and a gap inside it does no harm.
     End {
         /// Bytes taken from the front.
-        consumed: usize,
+        consumed: u64,
     },
     /// `consumed` bytes (at least 1) were given up, looking for a message start.
     Resync {
@@ -161,7 +173,8 @@ pub enum Audience {
 pub struct Message {
     /// Role in pairing.
     pub kind: MessageKind,
-    /// Pairs request and response where [`Pairing::ByKey`] holds.
+    /// Pairs request and response where [`Pairing::ByKey`] holds; elsewhere a note that
+    /// the parser leaves on a request and reads back from `answered`.
     pub key: u64,
     /// Requests: HTTP method, Redis command, as on the wire; parsers read it back from `answered`.
     pub operation: Cow<'static, str>,
@@ -189,9 +202,10 @@ impl Message {
 
     /// Adds an attribute for one side.
     pub fn put_for(&mut self, audience: Audience, key: &'static str, value: impl Into<Value>) {
-        self.attributes.push((audience, (Key::Borrowed(key), value.into())));
+        self.attributes
+            .push((audience, (Key::Borrowed(key), value.into())));
     }
 }
 
 /// Every protocol; the order is the order of detection.
-pub static REGISTRY: &[&dyn Protocol] = &[];
+pub static REGISTRY: &[&dyn Protocol] = &[&http1::Http1, &redis::Redis];

@@ -19,7 +19,10 @@ pub struct Batch {
 impl Batch {
     /// Number of finished spans.
     pub fn span_count(&self) -> usize {
-        let scopes = self.resource_spans.iter().flat_map(|resource| &resource.scope_spans);
+        let scopes = self
+            .resource_spans
+            .iter()
+            .flat_map(|resource| &resource.scope_spans);
         scopes.map(|scope| scope.spans.len()).sum()
     }
 

@@ -1,7 +1,27 @@
 //! What both binaries are made of: configuration, components, queues, OTLP.
+//!
+//! A binary names its component types in [`component::Factories`], loads a
+//! [`config::Config`], builds a [`service::Service`] and runs it.
 
 mod batch;
+pub mod clock;
+pub mod component;
+pub mod config;
+pub mod exporters;
+mod graph;
 pub mod otlp;
+pub mod otlp_json;
+mod queue;
+pub mod receiver;
+pub mod service;
+pub mod telemetry;
 
 pub use batch::Batch;
+pub use component::{
+    BoxError, Check, Context, Exporter, ExporterSettings, Factories, Factory, Processor,
+    ProcessorSettings, Receiver, ReceiverSettings, Settings,
+};
+pub use config::{Config, ConfigError};
 pub use opentelemetry_proto::tonic as proto;
+pub use receiver::{BatchSender, Running};
+pub use service::{Service, ServiceError, Summary};

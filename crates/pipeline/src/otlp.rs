@@ -34,7 +34,9 @@ pub fn encode(spans: Vec<Span>, version: &str) -> Vec<ResourceSpans> {
         }
     }
     let groups = groups.into_iter();
-    groups.map(|(resource, spans)| resource_spans(&resource, spans, version)).collect()
+    groups
+        .map(|(resource, spans)| resource_spans(&resource, spans, version))
+        .collect()
 }
 
 fn resource_spans(resource: &Resource, spans: Vec<OtlpSpan>, version: &str) -> ResourceSpans {
@@ -59,15 +61,26 @@ fn resource_spans(resource: &Resource, spans: Vec<OtlpSpan>, version: &str) -> R
 
 fn encode_span(span: Span) -> OtlpSpan {
     let facts = span.link.to_attributes();
-    let attributes = span.attributes.into_iter().chain(facts).map(key_value).collect();
+    let attributes = span
+        .attributes
+        .into_iter()
+        .chain(facts)
+        .map(key_value)
+        .collect();
     let kind = match span.kind {
         SpanKind::Server => span::SpanKind::Server,
         SpanKind::Client => span::SpanKind::Client,
     };
     OtlpSpan {
-        trace_id: span.trace_id.map(|id| id.as_bytes().to_vec()).unwrap_or_default(),
+        trace_id: span
+            .trace_id
+            .map(|id| id.as_bytes().to_vec())
+            .unwrap_or_default(),
         span_id: span.span_id.as_bytes().to_vec(),
-        parent_span_id: span.parent_span_id.map(|id| id.as_bytes().to_vec()).unwrap_or_default(),
+        parent_span_id: span
+            .parent_span_id
+            .map(|id| id.as_bytes().to_vec())
+            .unwrap_or_default(),
         name: span.name.into_owned(),
         kind: kind.into(),
         start_time_unix_nano: span.start_unix_ns,
@@ -86,7 +99,11 @@ fn encode_span(span: Span) -> OtlpSpan {
 
 /// One attribute as OTLP has it.
 pub fn key_value((key, value): Attribute) -> KeyValue {
-    KeyValue { key: key.into_owned(), value: Some(any_value(value)), ..KeyValue::default() }
+    KeyValue {
+        key: key.into_owned(),
+        value: Some(any_value(value)),
+        ..KeyValue::default()
+    }
 }
 
 fn any_value(value: Value) -> AnyValue {
@@ -96,7 +113,10 @@ fn any_value(value: Value) -> AnyValue {
         Value::Double(number) => any_value::Value::DoubleValue(number),
         Value::Bool(truth) => any_value::Value::BoolValue(truth),
         Value::StrArray(texts) => any_value::Value::ArrayValue(ArrayValue {
-            values: texts.into_iter().map(|text| any_value(Value::from(text))).collect(),
+            values: texts
+                .into_iter()
+                .map(|text| any_value(Value::from(text)))
+                .collect(),
         }),
     };
     AnyValue { value: Some(value) }

@@ -129,7 +129,9 @@ fn hex_bytes<const N: usize>(text: &str) -> Option<[u8; N]> {
 }
 
 fn hex_digit(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
+    char::from(digit)
+        .to_digit(16)
+        .and_then(|value| u8::try_from(value).ok())
 }
 
 fn write_hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -166,7 +168,10 @@ mod tests {
 
     fn key(offset: u64) -> RequestKey {
         RequestKey {
-            connection: ConnectionKey { client_isn: 7, server_isn: 9 },
+            connection: ConnectionKey {
+                client_isn: 7,
+                server_isn: 9,
+            },
             initiator: Initiator::Connector,
             offset,
         }
@@ -182,10 +187,16 @@ mod tests {
     fn every_part_of_the_key_changes_the_id() {
         let base = key(0);
         let swapped = RequestKey {
-            connection: ConnectionKey { client_isn: 9, server_isn: 7 },
+            connection: ConnectionKey {
+                client_isn: 9,
+                server_isn: 7,
+            },
             ..base
         };
-        let reversed = RequestKey { initiator: Initiator::Acceptor, ..base };
+        let reversed = RequestKey {
+            initiator: Initiator::Acceptor,
+            ..base
+        };
         let wrapped = key(1 << 32);
         for other in [swapped, reversed, wrapped] {
             assert_ne!(base.client_span_id(), other.client_span_id(), "{other:?}");
@@ -203,7 +214,13 @@ mod tests {
     fn hex_is_read_back_and_nonsense_is_refused() {
         let id = key(5).client_span_id();
         assert_eq!(SpanId::from_hex(&id.to_string()), Some(id));
-        for bad in ["", "0", "0000000000000000", "zzzzzzzzzzzzzzzz", "00000000000000011"] {
+        for bad in [
+            "",
+            "0",
+            "0000000000000000",
+            "zzzzzzzzzzzzzzzz",
+            "00000000000000011",
+        ] {
             assert_eq!(SpanId::from_hex(bad), None, "{bad}");
         }
         assert_eq!(TraceId::from_hex("é000000000000000000000000000001"), None);

@@ -9,5 +9,7 @@ pub mod semconv;
 mod span;
 
 pub use ids::{ConnectionKey, Initiator, RequestKey, SpanId, TraceId};
-pub use link::{CONFIDENCE, FACT_PREFIX, FactValue, LinkFacts, METHOD, Opening, ProcessKey, WireContext};
+pub use link::{
+    CONFIDENCE, FACT_PREFIX, FactValue, LinkFacts, METHOD, Opening, ProcessKey, WireContext,
+};
 pub use span::{Attribute, Key, Resource, Span, SpanKind, Status, Value};

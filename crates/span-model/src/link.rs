@@ -93,7 +93,8 @@ impl LinkFacts {
     /// The facts as attributes, for the way between two components.
     pub fn to_attributes(&self) -> Vec<Attribute> {
         let mut attributes = Vec::new();
-        let mut put = |key: &'static str, value: Value| attributes.push((Cow::Borrowed(key), value));
+        let mut put =
+            |key: &'static str, value: Value| attributes.push((Cow::Borrowed(key), value));
         let ids = [
             (CALLER, self.caller),
             (AFTER, self.after),
@@ -115,10 +116,17 @@ impl LinkFacts {
             }
         }
         if !self.tokens.is_empty() {
-            let tokens = self.tokens.iter().map(|token| format!("{token:016x}")).collect();
+            let tokens = self
+                .tokens
+                .iter()
+                .map(|token| format!("{token:016x}"))
+                .collect();
             put(TOKENS, Value::StrArray(tokens));
         }
-        for (key, tid) in [(REQUEST_TID, self.request_tid), (RESPONSE_TID, self.response_tid)] {
+        for (key, tid) in [
+            (REQUEST_TID, self.request_tid),
+            (RESPONSE_TID, self.response_tid),
+        ] {
             if tid != 0 {
                 put(key, tid.into());
             }
@@ -131,11 +139,19 @@ impl LinkFacts {
         match (key, value) {
             (CALLER, FactValue::Str(text)) => self.caller = SpanId::from_hex(text),
             (AFTER, FactValue::Str(text)) => self.after = SpanId::from_hex(text),
-            (CONNECTED_AFTER, FactValue::Str(text)) => self.connected_after = SpanId::from_hex(text),
+            (CONNECTED_AFTER, FactValue::Str(text)) => {
+                self.connected_after = SpanId::from_hex(text)
+            }
             (SERVING, FactValue::Str(text)) => self.serving = SpanId::from_hex(text),
             (TRACE, FactValue::Str(text)) => {
-                let Some(trace_id) = TraceId::from_hex(text) else { return false };
-                self.context = Some(WireContext { trace_id, parent_span_id: None, sampled: None });
+                let Some(trace_id) = TraceId::from_hex(text) else {
+                    return false;
+                };
+                self.context = Some(WireContext {
+                    trace_id,
+                    parent_span_id: None,
+                    sampled: None,
+                });
             }
             (PARENT, FactValue::Str(text)) => {
                 if let Some(context) = &mut self.context {
@@ -148,11 +164,17 @@ impl LinkFacts {
                 }
             }
             (TOKENS, FactValue::Str(text)) => {
-                let Ok(token) = u64::from_str_radix(text, 16) else { return false };
+                let Ok(token) = u64::from_str_radix(text, 16) else {
+                    return false;
+                };
                 self.tokens.push(token);
             }
-            (REQUEST_TID, FactValue::Int(tid)) => self.request_tid = u32::try_from(tid).unwrap_or(0),
-            (RESPONSE_TID, FactValue::Int(tid)) => self.response_tid = u32::try_from(tid).unwrap_or(0),
+            (REQUEST_TID, FactValue::Int(tid)) => {
+                self.request_tid = u32::try_from(tid).unwrap_or(0)
+            }
+            (RESPONSE_TID, FactValue::Int(tid)) => {
+                self.response_tid = u32::try_from(tid).unwrap_or(0)
+            }
             _ => return false,
         }
         true

@@ -1,0 +1,245 @@
+//! Loads and attaches the BPF programs and owns their maps.
+
+use super::btf::{Btf, BtfError};
+use super::offsets;
+use aya::maps::{HashMap, MapData, MapError, PerCpuArray, ProgramArray, RingBuf};
+use aya::programs::{ProgramError, RawTracePoint};
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use ebpf_common::{Capture as Mode, ConnectionId, Counter, MAX_PAYLOAD, Settings, Target};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("DEEPTRACE_BPF_OBJECT"));
+const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+
+/// Program in the object, tracepoint it goes to.
+const PROGRAMS: [(&str, &str); 5] = [
+    ("sys_exit", "sys_exit"),
+    ("tcp_state", "inet_sock_set_state"),
+    ("process_fork", "sched_process_fork"),
+    ("process_exec", "sched_process_exec"),
+    ("process_exit", "sched_process_exit"),
+];
+
+/// Programs that `sys_exit` continues in, in the order of `ebpf::maps::Stage`.
+const STAGES: [&str; 3] = ["one_message", "many_messages", "next_message"];
+
+/// What the capture is started with.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Bytes of the ring buffer; rounded up to a power of two of pages.
+    pub ring_bytes: u32,
+    /// Payload bytes captured of a message on a connection not yet judged.
+    pub payload_limit: u32,
+    /// Unix stream sockets are captured too.
+    pub unix_sockets: bool,
+    /// Every connect on the host is reported (selection by peer port needs it).
+    pub report_connects: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            ring_bytes: 16 << 20,
+            payload_limit: MAX_PAYLOAD,
+            unix_sockets: false,
+            report_connects: false,
+        }
+    }
+}
+
+/// Why the capture cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    /// No type information: no offsets.
+    #[error("cannot read {VMLINUX}; Deeptrace needs a kernel built with CONFIG_DEBUG_INFO_BTF=y")]
+    NoBtf(#[source] std::io::Error),
+    /// Type information without a field that is needed.
+    #[error("cannot use {VMLINUX}")]
+    Btf(#[from] BtfError),
+    /// Not allowed to load BPF programs.
+    #[error("not allowed to load BPF programs; run as root or grant CAP_BPF and CAP_PERFMON")]
+    NotPermitted(#[source] Box<EbpfError>),
+    /// The object or its maps were refused.
+    #[error("cannot load the BPF object")]
+    Load(#[source] Box<EbpfError>),
+    /// A program was refused.
+    #[error("cannot attach the BPF program {name}")]
+    Attach {
+        /// The program.
+        name: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: Box<ProgramError>,
+    },
+    /// A map is not what it should be.
+    #[error("cannot use the BPF map {name}")]
+    Map {
+        /// The map.
+        name: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: Box<MapError>,
+    },
+}
+
+/// The running capture. Dropping it detaches every program.
+pub struct Capture {
+    records: RingBuf<MapData>,
+    targets: HashMap<MapData, u32, Target>,
+    connections: HashMap<MapData, ConnectionId, Mode>,
+    counters: PerCpuArray<MapData, u64>,
+    _stages: ProgramArray<MapData>,
+    // Last, so that the maps' users are gone before the programs are.
+    _programs: Ebpf,
+}
+
+/// Counter values per CPU.
+pub type Losses = Vec<(Counter, Vec<u64>)>;
+
+impl Capture {
+    /// Loads the object with this kernel's offsets and attaches every program.
+    pub fn start(options: &Options) -> Result<Self, CaptureError> {
+        let vmlinux = std::fs::read(VMLINUX).map_err(CaptureError::NoBtf)?;
+        let offsets = offsets::resolve(&Btf::parse(&vmlinux)?)?;
+        let table = offsets::syscall_table();
+        let ring_bytes = options.ring_bytes.max(1 << 16).checked_next_power_of_two().unwrap_or(1 << 31);
+        let settings = Settings {
+            unix_sockets: options.unix_sockets.into(),
+            report_connects: options.report_connects.into(),
+            default_limit: options.payload_limit.min(MAX_PAYLOAD),
+            wakeup_bytes: ring_bytes / 8,
+            own_tgid: std::process::id(),
+            reserved: 0,
+        };
+        let cpus = aya::util::nr_cpus().map_or(1, |cpus| u32::try_from(cpus).unwrap_or(1));
+        let mut programs = EbpfLoader::new()
+            .override_global("OFFSETS", &offsets, true)
+            .override_global("SETTINGS", &settings, true)
+            .override_global("SYSCALLS", &table, true)
+            .map_max_entries("RECORDS", ring_bytes)
+            .map_max_entries("SCRATCH", cpus)
+            .load(OBJECT)
+            .map_err(load_error)?;
+        let stages = load_stages(&mut programs)?;
+        for (name, tracepoint) in PROGRAMS {
+            attach(&mut programs, name, tracepoint)?;
+        }
+        Ok(Self {
+            records: take(&mut programs, "RECORDS", |map| RingBuf::try_from(map))?,
+            targets: take(&mut programs, "TARGETS", |map| HashMap::try_from(map))?,
+            connections: take(&mut programs, "CONNECTIONS", |map| HashMap::try_from(map))?,
+            counters: take(&mut programs, "COUNTERS", |map| PerCpuArray::try_from(map))?,
+            _stages: stages,
+            _programs: programs,
+        })
+    }
+
+    /// Hands every waiting record to `each`, at most `budget` of them; gives their number.
+    pub fn drain(&mut self, budget: usize, mut each: impl FnMut(&[u8])) -> usize {
+        let mut drained = 0;
+        while drained < budget {
+            let Some(record) = self.records.next() else { break };
+            each(&record);
+            drained += 1;
+        }
+        drained
+    }
+
+    /// Waits until the ring buffer is an eighth full, or the time is over.
+    pub fn wait(&self, timeout: Duration) {
+        let timeout = rustix::time::Timespec {
+            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(timeout.subsec_nanos()),
+        };
+        let fd = self.records.as_fd();
+        let mut fds = [rustix::event::PollFd::new(&fd, rustix::event::PollFlags::IN)];
+        // An interrupted wait is a short wait.
+        let _ = rustix::event::poll(&mut fds, Some(&timeout));
+    }
+
+    /// Starts to trace a process.
+    pub fn trace(&mut self, tgid: u32) -> Result<(), CaptureError> {
+        self.targets
+            .insert(tgid, Target { traced: 1 }, 0)
+            .map_err(|source| CaptureError::Map { name: "TARGETS", source: Box::new(source) })
+    }
+
+    /// Stops to trace a process.
+    pub fn untrace(&mut self, tgid: u32) {
+        // Not there is as good as removed.
+        let _ = self.targets.remove(&tgid);
+    }
+
+    /// Sets what is captured of a connection. A connection that is gone is no error.
+    pub fn set_mode(&mut self, id: ConnectionId, mode: Mode) {
+        // BPF_EXIST (2): do not bring a closed connection back.
+        let _ = self.connections.insert(id, mode, 2);
+    }
+
+    /// Every counter with its value on each CPU.
+    pub fn counters(&self) -> Losses {
+        let read = |counter: Counter| {
+            let values = self.counters.get(&(counter as u32), 0);
+            (counter, values.map(|values| values.to_vec()).unwrap_or_default())
+        };
+        Counter::ALL.into_iter().map(read).collect()
+    }
+}
+
+fn load_stages(programs: &mut Ebpf) -> Result<ProgramArray<MapData>, CaptureError> {
+    let mut stages = take(programs, "STAGES", |map| ProgramArray::try_from(map))?;
+    for (index, name) in (0..).zip(STAGES) {
+        let fail = |source| CaptureError::Attach { name, source: Box::new(source) };
+        let program = raw_tracepoint(programs, name).map_err(fail)?;
+        program.load().map_err(fail)?;
+        let fd = program.fd().map_err(fail)?;
+        stages
+            .set(index, fd, 0)
+            .map_err(|source| CaptureError::Map { name: "STAGES", source: Box::new(source) })?;
+    }
+    Ok(stages)
+}
+
+fn raw_tracepoint<'a>(
+    programs: &'a mut Ebpf,
+    name: &str,
+) -> Result<&'a mut RawTracePoint, ProgramError> {
+    programs.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()
+}
+
+fn attach(
+    programs: &mut Ebpf,
+    name: &'static str,
+    tracepoint: &str,
+) -> Result<(), CaptureError> {
+    raw_tracepoint(programs, name)
+        .and_then(|program| {
+            program.load()?;
+            program.attach(tracepoint)
+        })
+        .map(drop)
+        .map_err(|source| CaptureError::Attach { name, source: Box::new(source) })
+}
+
+fn take<T>(
+    programs: &mut Ebpf,
+    name: &'static str,
+    open: impl Fn(aya::maps::Map) -> Result<T, MapError>,
+) -> Result<T, CaptureError> {
+    let missing = || MapError::InvalidName { name: name.to_owned() };
+    let map = programs.take_map(name).ok_or_else(missing);
+    map.and_then(open).map_err(|source| CaptureError::Map { name, source: Box::new(source) })
+}
+
+fn load_error(error: EbpfError) -> CaptureError {
+    let denied = |error: &std::io::Error| error.kind() == std::io::ErrorKind::PermissionDenied;
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+    while let Some(cause) = source {
+        if cause.downcast_ref::<std::io::Error>().is_some_and(denied) {
+            return CaptureError::NotPermitted(Box::new(error));
+        }
+        source = cause.source();
+    }
+    CaptureError::Load(Box::new(error))
+}

@@ -1,0 +1,12 @@
+//! From system calls to events: loads the BPF programs, reads their ring buffer.
+//!
+//! The only room that uses aya. Leaves to others: what the bytes mean.
+
+mod btf;
+mod decode;
+mod loader;
+mod offsets;
+
+pub use decode::{Direction, Event, Protocol, SocketEvent, Undecodable, decode};
+pub use ebpf_common::{Call, Capture as CaptureMode, ConnectionId, Counter, Flags, ProcessEvent, Role};
+pub use loader::{Capture, CaptureError, Losses, Options};

@@ -1,0 +1,103 @@
+//! What the kernel side must know of this kernel and this processor.
+
+use super::btf::{Btf, BtfError};
+use ebpf_common::{Call, Offsets, SYSCALL_TABLE};
+
+/// Resolves every offset from the running kernel's BTF.
+pub fn resolve(btf: &Btf) -> Result<Offsets, BtfError> {
+    let sock = |field: &str| btf.offset("sock", field);
+    let common = |field: &str| btf.offset("sock_common", field);
+    let tcp = |field: &str| btf.offset("tcp_sock", field);
+    Ok(Offsets {
+        task_files: btf.offset("task_struct", "files")?,
+        task_pid: btf.offset("task_struct", "pid")?,
+        task_tgid: btf.offset("task_struct", "tgid")?,
+        files_fdt: btf.offset("files_struct", "fdt")?,
+        fdtable_fd: btf.offset("fdtable", "fd")?,
+        fdtable_max_fds: btf.offset("fdtable", "max_fds")?,
+        file_inode: btf.offset("file", "f_inode")?,
+        file_private_data: btf.offset("file", "private_data")?,
+        inode_mode: btf.offset("inode", "i_mode")?,
+        inode_ino: btf.offset("inode", "i_ino")?,
+        socket_sk: btf.offset("socket", "sk")?,
+        socket_file: btf.offset("socket", "file")?,
+        sock_family: common("skc_family")?,
+        sock_state: common("skc_state")?,
+        sock_daddr: common("skc_daddr")?,
+        sock_rcv_saddr: common("skc_rcv_saddr")?,
+        sock_dport: common("skc_dport")?,
+        sock_num: common("skc_num")?,
+        sock_v6_daddr: common("skc_v6_daddr")?,
+        sock_v6_rcv_saddr: common("skc_v6_rcv_saddr")?,
+        sock_net: common("skc_net")?,
+        sock_protocol: sock("sk_protocol")?,
+        sock_type: sock("sk_type")?,
+        sock_socket: sock("sk_socket")?,
+        net_inum: btf.offset("net", "ns.inum")?,
+        tcp_snd_una: tcp("snd_una")?,
+        tcp_snd_nxt: tcp("snd_nxt")?,
+        tcp_write_seq: tcp("write_seq")?,
+        tcp_bytes_acked: tcp("bytes_acked")?,
+        tcp_bytes_sent: tcp("bytes_sent")?,
+        tcp_bytes_retrans: tcp("bytes_retrans")?,
+        tcp_rcv_nxt: tcp("rcv_nxt")?,
+        tcp_copied_seq: tcp("copied_seq")?,
+        tcp_bytes_received: tcp("bytes_received")?,
+        unix_peer: btf.offset("unix_sock", "peer")?,
+        ..registers(btf)?
+    })
+}
+
+#[cfg(target_arch = "x86_64")]
+fn registers(btf: &Btf) -> Result<Offsets, BtfError> {
+    let regs = |field: &str| btf.offset("pt_regs", field);
+    Ok(Offsets {
+        regs_number: regs("orig_ax")?,
+        regs_args: [regs("di")?, regs("si")?, regs("dx")?, regs("r10")?, regs("r8")?, regs("r9")?],
+        regs_cs: regs("cs")?,
+        ..Offsets::default()
+    })
+}
+
+#[cfg(target_arch = "aarch64")]
+fn registers(btf: &Btf) -> Result<Offsets, BtfError> {
+    let x0 = btf.offset("pt_regs", "regs")?;
+    Ok(Offsets {
+        regs_number: btf.offset("pt_regs", "syscallno")?,
+        // x0 holds the result at exit; its first value is kept beside it.
+        regs_args: [btf.offset("pt_regs", "orig_x0")?, x0 + 8, x0 + 16, x0 + 24, x0 + 32, x0 + 40],
+        regs_cs: 0,
+        ..Offsets::default()
+    })
+}
+
+/// Which [`Call`] each system call number is, 0 for those that are not watched.
+pub fn syscall_table() -> [u8; SYSCALL_TABLE] {
+    let mut table = [0; SYSCALL_TABLE];
+    for (number, call) in numbers() {
+        if let Some(entry) = usize::try_from(number).ok().and_then(|index| table.get_mut(index)) {
+            *entry = call as u8;
+        }
+    }
+    table
+}
+
+fn numbers() -> [(libc::c_long, Call); 15] {
+    [
+        (libc::SYS_read, Call::Read),
+        (libc::SYS_readv, Call::Readv),
+        (libc::SYS_recvfrom, Call::Recvfrom),
+        (libc::SYS_recvmsg, Call::Recvmsg),
+        (libc::SYS_recvmmsg, Call::Recvmmsg),
+        (libc::SYS_write, Call::Write),
+        (libc::SYS_writev, Call::Writev),
+        (libc::SYS_sendto, Call::Sendto),
+        (libc::SYS_sendmsg, Call::Sendmsg),
+        (libc::SYS_sendmmsg, Call::Sendmmsg),
+        (libc::SYS_sendfile, Call::Sendfile),
+        (libc::SYS_splice, Call::Splice),
+        (libc::SYS_connect, Call::Connect),
+        (libc::SYS_accept, Call::Accept),
+        (libc::SYS_accept4, Call::Accept4),
+    ]
+}

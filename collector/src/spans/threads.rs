@@ -1,0 +1,61 @@
+//! What each thread read last: the raw material of links inside a process.
+//!
+//! In an event loop, and in a thread that blocks, what a thread does after a
+//! read belongs to what it read. So a request that it writes is marked with the
+//! span whose message it read last, and with the request that it is serving.
+
+use span_model::SpanId;
+use std::collections::{HashMap, HashSet};
+
+/// Threads remembered; beyond it all are forgotten, which costs links and not truth.
+const MAX_THREADS: usize = 65_536;
+
+/// What is known of one thread.
+#[derive(Clone, Copy, Debug, Default)]
+struct Thread {
+    last_read: Option<SpanId>,
+    serving: Option<SpanId>,
+}
+
+/// Every thread that has read something.
+#[derive(Debug, Default)]
+pub(super) struct Threads {
+    by_tid: HashMap<u32, Thread>,
+    /// Server spans that have begun and not ended.
+    open: HashSet<SpanId>,
+}
+
+impl Threads {
+    /// The thread read bytes of this span's message; None: of something unknown.
+    pub(super) fn read(&mut self, tid: u32, of: Option<SpanId>) {
+        if self.by_tid.len() >= MAX_THREADS && !self.by_tid.contains_key(&tid) {
+            self.by_tid.clear();
+        }
+        let thread = self.by_tid.entry(tid).or_default();
+        thread.last_read = of;
+        if let Some(server) = of.filter(|span| self.open.contains(span)) {
+            thread.serving = Some(server);
+        }
+    }
+
+    /// What the thread read last.
+    pub(super) fn last_read(&self, tid: u32) -> Option<SpanId> {
+        self.by_tid.get(&tid).and_then(|thread| thread.last_read)
+    }
+
+    /// The request that the thread read last, if it is not answered yet.
+    pub(super) fn serving(&self, tid: u32) -> Option<SpanId> {
+        let serving = self.by_tid.get(&tid).and_then(|thread| thread.serving)?;
+        self.open.contains(&serving).then_some(serving)
+    }
+
+    /// A server span has begun.
+    pub(super) fn opened(&mut self, server: SpanId) {
+        self.open.insert(server);
+    }
+
+    /// A span has ended.
+    pub(super) fn closed(&mut self, span: SpanId) {
+        self.open.remove(&span);
+    }
+}

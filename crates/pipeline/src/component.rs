@@ -1,0 +1,257 @@
+//! What receivers, processors and exporters are, and how a binary names the ones it has.
+//!
+//! A component is a struct of settings that serde reads from its YAML section and
+//! that builds the running part; a factory is its type name and that struct.
+
+use crate::batch::Batch;
+use crate::clock::Monotonic;
+use crate::config::node::Node;
+use crate::config::report::{Finding, Report};
+use crate::config::{ComponentId, decode, join};
+use crate::receiver::{BatchSender, Running};
+use crate::telemetry::Metrics;
+use async_trait::async_trait;
+use serde::de::DeserializeOwned;
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Any error, where only its text matters.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Brings batches in.
+pub trait Receiver: Send {
+    /// Begins to receive; an error stops the start of the service.
+    ///
+    /// On `stop` it ends its sources, sends what it has, and drops `output`. The
+    /// returned [`Running`] resolves when that is done; an error there stops the service.
+    fn start(
+        self: Box<Self>,
+        output: BatchSender,
+        stop: CancellationToken,
+    ) -> Result<Running, BoxError>;
+}
+
+/// Changes, holds back or drops batches between receivers and exporters.
+///
+/// Pure: no clock, no IO, no async. One driver task calls it, with the times that count.
+pub trait Processor: Send {
+    /// Takes a batch; what is ready goes to `out`, the rest stays for later.
+    fn process(&mut self, batch: Batch, now: Monotonic, out: &mut Vec<Batch>);
+
+    /// How often [`tick`](Self::tick) is wanted; None: never.
+    fn tick_interval(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Lets go of what has waited long enough.
+    fn tick(&mut self, now: Monotonic, out: &mut Vec<Batch>) {
+        let _ = (now, out);
+    }
+
+    /// Lets go of everything: the service stops.
+    fn flush(&mut self, now: Monotonic, out: &mut Vec<Batch>) {
+        let _ = (now, out);
+    }
+}
+
+/// Takes batches out of the process. Shared by the pipelines that name it.
+#[async_trait]
+pub trait Exporter: Send + Sync {
+    /// Opens what it needs; an error stops the start of the service.
+    /// A backend that is not there is no error.
+    async fn start(&mut self) -> Result<(), BoxError>;
+
+    /// Takes a batch over. Waits only if it is meant to push back; counts what it refuses.
+    async fn consume(&self, batch: Arc<Batch>);
+
+    /// Sends what it still has, is back before the deadline, and counts what it had to give up.
+    async fn shutdown(&self, deadline: Instant);
+}
+
+/// What a component gets to know of the place it is built for.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// Its id in the configuration.
+    pub id: ComponentId,
+    /// Where its counters go.
+    pub metrics: Metrics,
+}
+
+/// Settings as serde reads them; unknown keys and wrong types are found before `check` is called.
+pub trait Settings: DeserializeOwned {
+    /// Notes values that cannot work.
+    fn check(&self, check: &mut Check<'_>) {
+        let _ = check;
+    }
+}
+
+/// Settings of a receiver.
+pub trait ReceiverSettings: Debug + Send + Sync {
+    /// Builds the receiver without doing any IO.
+    fn build(&self, context: Context) -> Result<Box<dyn Receiver>, BoxError>;
+}
+
+/// Settings of a processor.
+pub trait ProcessorSettings: Debug + Send + Sync {
+    /// Builds one instance; every pipeline gets its own.
+    fn build(&self, context: Context) -> Result<Box<dyn Processor>, BoxError>;
+}
+
+/// Settings of an exporter.
+pub trait ExporterSettings: Debug + Send + Sync {
+    /// Builds the exporter without doing any IO.
+    fn build(&self, context: Context) -> Result<Box<dyn Exporter>, BoxError>;
+}
+
+/// Notes what is wrong with one component's values.
+pub struct Check<'a> {
+    report: &'a mut Report,
+    node: &'a Node,
+    path: String,
+    below: Vec<String>,
+}
+
+impl<'a> Check<'a> {
+    /// For the settings that stand in `node`, called `path` in messages.
+    pub(crate) fn new(report: &'a mut Report, node: &'a Node, path: &str) -> Self {
+        Self {
+            report,
+            node,
+            path: path.to_owned(),
+            below: Vec::new(),
+        }
+    }
+
+    /// For a part of the settings that stands under a key of its own.
+    pub fn below(&mut self, key: &str) -> Check<'_> {
+        let mut below = self.below.clone();
+        below.extend(key.split("::").map(str::to_owned));
+        Check {
+            report: self.report,
+            node: self.node,
+            path: join(&self.path, key),
+            below,
+        }
+    }
+
+    /// The value under `key` (`::`-separated, as in the file) cannot work.
+    pub fn error(&mut self, key: &str, message: impl Into<String>) {
+        let finding = self.finding(key, message.into());
+        if self
+            .report
+            .errors
+            .iter()
+            .any(|known| known.path == finding.path)
+        {
+            return; // It could not even be read: this is about the default in its place.
+        }
+        self.report
+            .error(&finding.place, &finding.path, finding.message);
+    }
+
+    /// The value under `key` works but should be changed.
+    pub fn warn(&mut self, key: &str, message: impl Into<String>) {
+        let finding = self.finding(key, message.into());
+        self.report
+            .warn(&finding.place, &finding.path, finding.message);
+    }
+
+    fn finding(&self, key: &str, message: String) -> Finding {
+        let below = self.below.iter().map(String::as_str);
+        let parts: Vec<&str> = below
+            .chain(key.split("::").filter(|part| !part.is_empty()))
+            .collect();
+        Finding {
+            place: self.node.place_of(&parts),
+            path: join(&self.path, key),
+            message,
+        }
+    }
+}
+
+/// A component type that a binary knows.
+#[derive(Debug)]
+pub struct Factory<S: ?Sized> {
+    /// The type as it stands in the configuration.
+    pub kind: &'static str,
+    /// Former names, accepted with a warning.
+    pub old_names: &'static [&'static str],
+    pub(crate) parse: fn(&Node, &str, &mut Report) -> Option<Arc<S>>,
+}
+
+/// A receiver type.
+pub type ReceiverFactory = Factory<dyn ReceiverSettings>;
+/// A processor type.
+pub type ProcessorFactory = Factory<dyn ProcessorSettings>;
+/// An exporter type.
+pub type ExporterFactory = Factory<dyn ExporterSettings>;
+
+impl<S: ?Sized> Clone for Factory<S> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S: ?Sized> Copy for Factory<S> {}
+
+impl<S: ?Sized> Factory<S> {
+    /// Adds former names of the type.
+    #[must_use]
+    pub const fn formerly(self, old_names: &'static [&'static str]) -> Self {
+        Self { old_names, ..self }
+    }
+}
+
+impl Factory<dyn ReceiverSettings> {
+    /// The receiver type `kind` with settings `C`.
+    pub const fn receiver<C: Settings + ReceiverSettings + 'static>(kind: &'static str) -> Self {
+        Self {
+            kind,
+            old_names: &[],
+            parse: |node, path, report| Some(Arc::new(read::<C>(node, path, report)?)),
+        }
+    }
+}
+
+impl Factory<dyn ProcessorSettings> {
+    /// The processor type `kind` with settings `C`.
+    pub const fn processor<C: Settings + ProcessorSettings + 'static>(kind: &'static str) -> Self {
+        Self {
+            kind,
+            old_names: &[],
+            parse: |node, path, report| Some(Arc::new(read::<C>(node, path, report)?)),
+        }
+    }
+}
+
+impl Factory<dyn ExporterSettings> {
+    /// The exporter type `kind` with settings `C`.
+    pub const fn exporter<C: Settings + ExporterSettings + 'static>(kind: &'static str) -> Self {
+        Self {
+            kind,
+            old_names: &[],
+            parse: |node, path, report| Some(Arc::new(read::<C>(node, path, report)?)),
+        }
+    }
+}
+
+fn read<C: Settings>(node: &Node, path: &str, report: &mut Report) -> Option<C> {
+    let errors_before = report.errors.len();
+    let settings: C = decode(node, path, report)?;
+    settings.check(&mut Check::new(report, node, path));
+    (report.errors.len() == errors_before).then_some(settings)
+}
+
+/// All component types of a binary.
+#[derive(Clone, Copy, Debug)]
+pub struct Factories {
+    /// Receiver types.
+    pub receivers: &'static [ReceiverFactory],
+    /// Processor types.
+    pub processors: &'static [ProcessorFactory],
+    /// Exporter types.
+    pub exporters: &'static [ExporterFactory],
+}

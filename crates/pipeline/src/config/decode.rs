@@ -1,0 +1,528 @@
+//! A tree of nodes into typed structs, with every error found at once.
+//!
+//! serde stops at the first error, so the tree is read again without the value
+//! that failed until nothing new is found. Unknown keys are noted on the way,
+//! since a struct tells its fields before it is read.
+
+use super::node::{Entry, Node, Scalar, Style, Value};
+use super::report::{Place, Report, did_you_mean};
+use serde::de::value::StrDeserializer;
+use serde::de::{
+    self, DeserializeOwned, DeserializeSeed, Deserializer, Expected, IntoDeserializer, Unexpected,
+    Visitor,
+};
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::fmt;
+
+/// Errors that one section may have before the rest of them is left out.
+const MAX_ROUNDS: usize = 100;
+
+/// Reads the node as a `T`, without the values that the report has found wrong.
+/// None: too little is left.
+pub fn decode<T: DeserializeOwned>(node: &Node, path: &str, report: &mut Report) -> Option<T> {
+    let session = Session {
+        report: RefCell::new(report),
+        failed: RefCell::new(HashSet::new()),
+    };
+    for _ in 0..MAX_ROUNDS {
+        match T::deserialize(Reader {
+            node,
+            place: &node.place,
+            path,
+            session: &session,
+        }) {
+            Ok(value) => return Some(value),
+            Err(error) => {
+                let at = error
+                    .at
+                    .unwrap_or_else(|| (path.to_owned(), node.place.clone()));
+                let lacks_what_failed = error
+                    .missing
+                    .is_some_and(|field| session.has_failed(&super::join(&at.0, field)));
+                if !lacks_what_failed {
+                    session
+                        .report
+                        .borrow_mut()
+                        .error(&at.1, &at.0, error.message);
+                }
+                if at.0 == path || !session.failed.borrow_mut().insert(at.0) {
+                    break;
+                }
+            }
+        }
+    }
+    None
+}
+
+struct Session<'a> {
+    report: RefCell<&'a mut Report>,
+    /// Paths whose value is known to be wrong and is left out from now on.
+    failed: RefCell<HashSet<String>>,
+}
+
+impl Session<'_> {
+    fn has_failed(&self, path: &str) -> bool {
+        self.failed.borrow().contains(path)
+    }
+}
+
+#[derive(Debug)]
+struct DecodeError {
+    message: String,
+    at: Option<(String, Place)>,
+    missing: Option<&'static str>,
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for DecodeError {}
+
+impl de::Error for DecodeError {
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        Self {
+            message: message.to_string(),
+            at: None,
+            missing: None,
+        }
+    }
+
+    fn invalid_type(got: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        Self::custom(format!(
+            "expected {}, got {}",
+            wanted(expected),
+            plainly(&got)
+        ))
+    }
+
+    fn invalid_value(got: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        Self::invalid_type(got, expected)
+    }
+
+    fn missing_field(field: &'static str) -> Self {
+        Self {
+            missing: Some(field),
+            ..Self::custom(format!("key \"{field}\" is missing"))
+        }
+    }
+
+    fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
+        let hint = did_you_mean(variant, expected.iter().copied());
+        Self::custom(format!(
+            "\"{variant}\" is not one of {}{hint}",
+            expected.join(", ")
+        ))
+    }
+}
+
+/// serde names Rust types; users know numbers and texts.
+fn wanted(expected: &dyn Expected) -> String {
+    let text = expected.to_string();
+    match text.as_str() {
+        "u8" => "a whole number from 0 to 255".to_owned(),
+        "u16" => "a whole number from 0 to 65535".to_owned(),
+        "u32" | "u64" | "usize" => "a whole number, 0 or more".to_owned(),
+        "i8" | "i16" | "i32" | "i64" => "a whole number".to_owned(),
+        "f32" | "f64" => "a number".to_owned(),
+        "a boolean" => "true or false".to_owned(),
+        "a sequence" => "a list".to_owned(),
+        "a map" => "a mapping".to_owned(),
+        _ if text.starts_with("struct ") => "a mapping".to_owned(),
+        _ if text.contains("nonzero") => "a whole number above 0".to_owned(),
+        _ => text,
+    }
+}
+
+fn plainly(got: &Unexpected<'_>) -> String {
+    match got {
+        Unexpected::Bool(truth) => truth.to_string(),
+        Unexpected::Unsigned(number) => number.to_string(),
+        Unexpected::Signed(number) => number.to_string(),
+        Unexpected::Float(number) => number.to_string(),
+        Unexpected::Str(text) => format!("{text:?}"),
+        Unexpected::Unit => "nothing".to_owned(),
+        Unexpected::Seq => "a list".to_owned(),
+        Unexpected::Map => "a mapping".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// A node on its way into a type.
+struct Reader<'a, 's> {
+    node: &'a Node,
+    /// Where the key stands, or the item of a list.
+    place: &'a Place,
+    path: &'a str,
+    session: &'a Session<'s>,
+}
+
+impl<'a> Reader<'a, '_> {
+    fn locate<T>(&self, result: Result<T, DecodeError>) -> Result<T, DecodeError> {
+        result.map_err(|mut error| {
+            error
+                .at
+                .get_or_insert_with(|| (self.path.to_owned(), self.place.clone()));
+            error
+        })
+    }
+
+    fn mismatch<T>(&self, expected: &str) -> Result<T, DecodeError> {
+        self.locate(Err(de::Error::custom(format!(
+            "expected {expected}, got {}",
+            self.node.describe()
+        ))))
+    }
+
+    fn visit_any<'de, V: Visitor<'de>>(&self, visitor: V) -> Result<V::Value, DecodeError> {
+        let result = match &self.node.value {
+            Value::Null => visitor.visit_unit(),
+            Value::Scalar(scalar) => visit_scalar(scalar, visitor),
+            Value::List(items) => visitor.visit_seq(Items {
+                reader: self,
+                items,
+                next: 0,
+            }),
+            Value::Map(entries) => visitor.visit_map(Pairs {
+                reader: self,
+                entries,
+                value: None,
+            }),
+        };
+        self.locate(result)
+    }
+
+    fn visit_text<'de, V: Visitor<'de>>(&self, visitor: V) -> Result<V::Value, DecodeError> {
+        let Value::Scalar(scalar) = &self.node.value else {
+            return self.mismatch_expected(&visitor);
+        };
+        // A number where plain text is wanted is a slip; a type of its own (a duration) decides itself.
+        if scalar.style == Style::Plain && !is_text(&scalar.text) && wanted(&visitor) == "a string"
+        {
+            let text = &scalar.text;
+            return self.locate(Err(de::Error::custom(format!(
+                "expected a string, got {text}, put it in quotes"
+            ))));
+        }
+        self.locate(visitor.visit_str(&scalar.text))
+    }
+
+    fn mismatch_expected<'de, V: Visitor<'de>, T>(&self, visitor: &V) -> Result<T, DecodeError> {
+        self.mismatch(&wanted(visitor as &dyn Expected))
+    }
+
+    fn visit_number<'de, V: Visitor<'de>>(&self, visitor: V) -> Result<V::Value, DecodeError> {
+        match &self.node.value {
+            Value::Scalar(scalar) if scalar.style != Style::Quoted => self.locate(visit_scalar(
+                &Scalar {
+                    text: scalar.text.trim().to_owned(),
+                    style: Style::Plain,
+                },
+                visitor,
+            )),
+            _ => self.mismatch_expected(&visitor),
+        }
+    }
+
+    fn note_unknown(&self, entries: &[Entry], fields: &'static [&'static str]) {
+        for entry in entries
+            .iter()
+            .filter(|entry| !fields.contains(&entry.key.as_str()))
+        {
+            let known = fields
+                .iter()
+                .copied()
+                .filter(|field| entries.iter().all(|other| other.key != *field));
+            let message = format!("unknown key{}", did_you_mean(&entry.key, known));
+            let path = super::join(self.path, &entry.key);
+            self.session
+                .report
+                .borrow_mut()
+                .error(&entry.key_place, &path, message);
+        }
+    }
+}
+
+/// A plain scalar is what it looks like (YAML 1.2 core schema); any other is text.
+fn visit_scalar<'de, V: Visitor<'de>>(
+    scalar: &Scalar,
+    visitor: V,
+) -> Result<V::Value, DecodeError> {
+    let text = scalar.text.as_str();
+    if scalar.style == Style::Quoted {
+        return visitor.visit_str(text);
+    }
+    if let Some(truth) = as_bool(text) {
+        return visitor.visit_bool(truth);
+    }
+    if let Some(number) = as_int(text) {
+        return match (u64::try_from(number), i64::try_from(number)) {
+            (Ok(number), _) => visitor.visit_u64(number),
+            (_, Ok(number)) => visitor.visit_i64(number),
+            _ => visitor.visit_str(text),
+        };
+    }
+    match as_float(text) {
+        Some(number) => visitor.visit_f64(number),
+        None => visitor.visit_str(text),
+    }
+}
+
+fn is_text(text: &str) -> bool {
+    as_bool(text).is_none() && as_int(text).is_none() && as_float(text).is_none()
+}
+
+fn as_bool(text: &str) -> Option<bool> {
+    match text {
+        "true" | "True" | "TRUE" => Some(true),
+        "false" | "False" | "FALSE" => Some(false),
+        _ => None,
+    }
+}
+
+fn as_int(text: &str) -> Option<i128> {
+    if let Some(hex) = text.strip_prefix("0x") {
+        return i128::from_str_radix(hex, 16).ok();
+    }
+    if let Some(octal) = text.strip_prefix("0o") {
+        return i128::from_str_radix(octal, 8).ok();
+    }
+    text.parse().ok()
+}
+
+fn as_float(text: &str) -> Option<f64> {
+    let looks_like = text
+        .chars()
+        .all(|c| c.is_ascii_digit() || matches!(c, '.' | '-' | '+' | 'e' | 'E'));
+    let has_digit = text.chars().any(|c| c.is_ascii_digit());
+    if looks_like && has_digit {
+        text.parse().ok()
+    } else {
+        None
+    }
+}
+
+macro_rules! forward {
+    ($($method:ident => $to:ident),* $(,)?) => {
+        $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> { self.$to(visitor) })*
+    };
+}
+
+impl<'de> Deserializer<'de> for Reader<'_, '_> {
+    type Error = DecodeError;
+
+    forward! {
+        deserialize_any => visit_any, deserialize_ignored_any => visit_any,
+        deserialize_bool => visit_number,
+        deserialize_i8 => visit_number, deserialize_i16 => visit_number,
+        deserialize_i32 => visit_number, deserialize_i64 => visit_number,
+        deserialize_u8 => visit_number, deserialize_u16 => visit_number,
+        deserialize_u32 => visit_number, deserialize_u64 => visit_number,
+        deserialize_f32 => visit_number, deserialize_f64 => visit_number,
+        deserialize_char => visit_text, deserialize_str => visit_text,
+        deserialize_string => visit_text, deserialize_identifier => visit_text,
+        deserialize_bytes => visit_text, deserialize_byte_buf => visit_text,
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        match self.node.value {
+            Value::Null => visitor.visit_none(),
+            _ => visitor.visit_some(self),
+        }
+    }
+
+    fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        self.visit_any(visitor)
+    }
+
+    fn deserialize_unit_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
+        self.visit_any(visitor)
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        match &self.node.value {
+            Value::List(items) => self.locate(visitor.visit_seq(Items {
+                reader: &self,
+                items,
+                next: 0,
+            })),
+            Value::Null => self.locate(visitor.visit_seq(Items {
+                reader: &self,
+                items: &[],
+                next: 0,
+            })),
+            _ => self.mismatch("a list"),
+        }
+    }
+
+    fn deserialize_tuple<V: Visitor<'de>>(
+        self,
+        _: usize,
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
+        self.deserialize_seq(visitor)
+    }
+
+    fn deserialize_tuple_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: usize,
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
+        self.deserialize_seq(visitor)
+    }
+
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        match &self.node.value {
+            Value::Map(entries) => self.locate(visitor.visit_map(Pairs {
+                reader: &self,
+                entries,
+                value: None,
+            })),
+            Value::Null => self.locate(visitor.visit_map(Pairs {
+                reader: &self,
+                entries: &[],
+                value: None,
+            })),
+            _ => self.mismatch("a mapping"),
+        }
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
+        let Value::Map(entries) = &self.node.value else {
+            return self.deserialize_map(visitor);
+        };
+        self.note_unknown(entries, fields);
+        let known: Vec<Entry> = entries
+            .iter()
+            .filter(|entry| fields.contains(&entry.key.as_str()))
+            .cloned()
+            .collect();
+        self.locate(visitor.visit_map(Pairs {
+            reader: &self,
+            entries: &known,
+            value: None,
+        }))
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
+        let result = match &self.node.value {
+            Value::Scalar(scalar) => {
+                let text: StrDeserializer<'_, DecodeError> =
+                    scalar.text.as_str().into_deserializer();
+                visitor.visit_enum(text)
+            }
+            Value::Map(entries) if entries.len() == 1 => {
+                visitor.visit_enum(de::value::MapAccessDeserializer::new(Pairs {
+                    reader: &self,
+                    entries,
+                    value: None,
+                }))
+            }
+            _ => return self.mismatch(&format!("one of {}", variants.join(", "))),
+        };
+        self.locate(result)
+    }
+}
+
+struct Items<'a, 's> {
+    reader: &'a Reader<'a, 's>,
+    items: &'a [Node],
+    next: usize,
+}
+
+impl<'de> de::SeqAccess<'de> for Items<'_, '_> {
+    type Error = DecodeError;
+
+    fn next_element_seed<T: DeserializeSeed<'de>>(
+        &mut self,
+        seed: T,
+    ) -> Result<Option<T::Value>, DecodeError> {
+        let session = self.reader.session;
+        while let Some(node) = self.items.get(self.next) {
+            let path = super::join(self.reader.path, &self.next.to_string());
+            self.next += 1;
+            if !session.has_failed(&path) {
+                return seed
+                    .deserialize(Reader {
+                        node,
+                        place: &node.place,
+                        path: &path,
+                        session,
+                    })
+                    .map(Some);
+            }
+        }
+        Ok(None)
+    }
+}
+
+struct Pairs<'a, 's> {
+    reader: &'a Reader<'a, 's>,
+    entries: &'a [Entry],
+    value: Option<&'a Entry>,
+}
+
+impl<'de> de::MapAccess<'de> for Pairs<'_, '_> {
+    type Error = DecodeError;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, DecodeError> {
+        while let Some((entry, rest)) = self.entries.split_first() {
+            self.entries = rest;
+            if !self
+                .reader
+                .session
+                .has_failed(&super::join(self.reader.path, &entry.key))
+            {
+                self.value = Some(entry);
+                let key: StrDeserializer<'_, DecodeError> = entry.key.as_str().into_deserializer();
+                return seed.deserialize(key).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(
+        &mut self,
+        seed: V,
+    ) -> Result<V::Value, DecodeError> {
+        let Some(entry) = self.value.take() else {
+            return Err(de::Error::custom("a value without a key"));
+        };
+        let path = super::join(self.reader.path, &entry.key);
+        seed.deserialize(Reader {
+            node: &entry.node,
+            place: &entry.key_place,
+            path: &path,
+            session: self.reader.session,
+        })
+    }
+}

@@ -1,0 +1,125 @@
+//! Durations as Go writes them (`200ms`, `1m30s`): `#[serde(with = "pipeline::config::duration")]`.
+
+use serde::de::{Deserializer, Error, Visitor};
+use std::fmt;
+use std::time::Duration;
+
+/// Units in Go's order of preference; `µs` is accepted in both spellings.
+const UNITS: &[(&str, u64)] = &[
+    ("ns", 1),
+    ("us", 1_000),
+    ("µs", 1_000),
+    ("μs", 1_000),
+    ("ms", 1_000_000),
+    ("s", 1_000_000_000),
+    ("m", 60_000_000_000),
+    ("h", 3_600_000_000_000),
+];
+
+/// Reads a field of type [`Duration`].
+pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    deserializer.deserialize_str(DurationVisitor)
+}
+
+struct DurationVisitor;
+
+impl Visitor<'_> for DurationVisitor {
+    type Value = Duration;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a duration such as 200ms or 1m30s")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Duration, E> {
+        parse(text).ok_or_else(|| {
+            E::custom(format!(
+                "expected a duration such as 200ms or 1m30s, got \"{text}\""
+            ))
+        })
+    }
+}
+
+/// Reads one duration; negative ones are refused, since no setting has a use for them.
+pub fn parse(text: &str) -> Option<Duration> {
+    if text == "0" {
+        return Some(Duration::ZERO);
+    }
+    let mut rest = text.strip_prefix('+').unwrap_or(text);
+    let mut total = Duration::ZERO;
+    if rest.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() {
+        let number_len = rest
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(rest.len());
+        let (number, tail) = rest.split_at_checked(number_len)?;
+        let unit_len = tail
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at_checked(unit_len)?;
+        let (_, nanos) = UNITS.iter().find(|(name, _)| *name == unit)?;
+        total = total.checked_add(term(number, *nanos)?)?;
+        rest = tail;
+    }
+    Some(total)
+}
+
+fn term(number: &str, unit_nanos: u64) -> Option<Duration> {
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    if whole.is_empty() && fraction.is_empty() {
+        return None;
+    }
+    let whole: u64 = if whole.is_empty() {
+        0
+    } else {
+        whole.parse().ok()?
+    };
+    let mut nanos = whole.checked_mul(unit_nanos)?;
+    let mut scale = unit_nanos;
+    for digit in fraction.chars() {
+        scale /= 10;
+        nanos = nanos.checked_add(scale.checked_mul(digit.to_digit(10)?.into())?)?;
+    }
+    Some(Duration::from_nanos(nanos))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn go_durations_are_read() {
+        let cases = [
+            ("200ms", 200_000_000),
+            ("1m30s", 90_000_000_000),
+            ("1.5h", 5_400_000_000_000),
+            (".5s", 500_000_000),
+            ("2µs", 2_000),
+            ("1h2m3s4ms5us6ns", 3_723_004_005_006),
+            ("0", 0),
+        ];
+        for (text, nanos) in cases {
+            assert_eq!(parse(text), Some(Duration::from_nanos(nanos)), "{text}");
+        }
+    }
+
+    #[test]
+    fn nonsense_is_no_duration() {
+        for text in [
+            "",
+            "5",
+            "s",
+            "-1s",
+            "1 s",
+            "1d",
+            "1.2.3s",
+            "99999999999999h",
+            "é",
+            "1é",
+            ".",
+        ] {
+            assert_eq!(parse(text), None, "{text}");
+        }
+    }
+}

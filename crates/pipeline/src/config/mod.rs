@@ -1,0 +1,308 @@
+//! YAML in, typed settings out: everything wrong with a file is found at once.
+//!
+//! text -> [`node`] tree with lines -> [`expand`]ed -> [`decode`]d per component -> references checked.
+
+mod decode;
+pub mod duration;
+mod expand;
+pub mod node;
+pub mod report;
+mod service;
+
+pub use decode::decode;
+pub use expand::Lookup;
+pub use report::{ConfigError, Finding, Place};
+pub use service::Pipeline;
+
+use crate::component::{ExporterSettings, Factories, Factory, ProcessorSettings, ReceiverSettings};
+use crate::telemetry::TelemetrySettings;
+use node::{Node, Value};
+use report::{Report, did_you_mean};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Bytes a configuration file may have.
+const MAX_FILE_BYTES: u64 = 4 << 20;
+const ROOTS: &[&str] = &[
+    "receivers",
+    "processors",
+    "exporters",
+    "extensions",
+    "service",
+];
+
+/// `type[/name]`: names one component of a configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ComponentId(String);
+
+impl ComponentId {
+    /// Reads an id, or says what is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (kind, name) = match text.split_once('/') {
+            Some((kind, name)) => (kind.trim(), Some(name.trim())),
+            None => (text.trim(), None),
+        };
+        let starts_well = kind.starts_with(|first: char| first.is_ascii_alphabetic());
+        let well_formed =
+            kind.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && kind.len() <= 63;
+        if !starts_well || !well_formed {
+            return Err(format!(
+                "\"{kind}\" is not a type: letters, digits and _ only, a letter first"
+            ));
+        }
+        match name {
+            Some("") => Err("an id ends in \"/\": a name must follow".to_owned()),
+            Some(name)
+                if name.chars().any(|c| c.is_whitespace() || c.is_control())
+                    || name.len() > 1024 =>
+            {
+                Err(format!(
+                    "\"{name}\" is not a name: no white space, 1024 bytes at most"
+                ))
+            }
+            Some(name) => Ok(Self(format!("{kind}/{name}"))),
+            None => Ok(Self(kind.to_owned())),
+        }
+    }
+
+    /// The part before the `/`.
+    pub fn kind(&self) -> &str {
+        self.0.split('/').next().unwrap_or_default()
+    }
+
+    /// The id as the configuration has it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ComponentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Settings of the components of one kind, by id.
+pub type Section<S> = BTreeMap<ComponentId, Arc<S>>;
+
+/// A configuration that is known to be sound.
+#[derive(Debug)]
+pub struct Config {
+    /// Receivers, referenced or not.
+    pub receivers: Section<dyn ReceiverSettings>,
+    /// Processors, referenced or not.
+    pub processors: Section<dyn ProcessorSettings>,
+    /// Exporters, referenced or not.
+    pub exporters: Section<dyn ExporterSettings>,
+    /// How they are wired.
+    pub pipelines: Vec<Pipeline>,
+    /// What the process tells of itself.
+    pub telemetry: TelemetrySettings,
+    /// Time that a stop may take until what is left is given up.
+    pub shutdown_timeout: Duration,
+    /// What works but should be changed.
+    pub warnings: Vec<Finding>,
+}
+
+impl Config {
+    /// Reads a file with the environment of this process.
+    pub fn load(path: &Path, factories: &Factories) -> Result<Self, ConfigError> {
+        let name = path.display().to_string();
+        match read_file(path) {
+            Ok(text) => Self::parse(&name, &text, factories, &|variable| {
+                std::env::var(variable).ok()
+            }),
+            Err(error) => {
+                let place = Place {
+                    file: Arc::from(name),
+                    line: 0,
+                };
+                Err(ConfigError {
+                    findings: vec![Finding {
+                        place,
+                        path: String::new(),
+                        message: error.to_string(),
+                    }],
+                })
+            }
+        }
+    }
+
+    /// Reads a text; `name` stands for the file in messages.
+    pub fn parse(
+        name: &str,
+        text: &str,
+        factories: &Factories,
+        env: Lookup<'_>,
+    ) -> Result<Self, ConfigError> {
+        let mut report = Report::default();
+        let config = node::parse(name, text, &mut report).and_then(|mut root| {
+            expand::expand(&mut root, env, &mut report);
+            build(&root, factories, &mut report)
+        });
+        let warnings = report.finish()?;
+        match config {
+            Some(config) => Ok(Self { warnings, ..config }),
+            None => {
+                let place = Place {
+                    file: Arc::from(name),
+                    line: 0,
+                };
+                Err(ConfigError {
+                    findings: vec![Finding {
+                        place,
+                        path: String::new(),
+                        message: "unusable".to_owned(),
+                    }],
+                })
+            }
+        }
+    }
+}
+
+fn read_file(path: &Path) -> std::io::Result<String> {
+    use std::io::{Error, ErrorKind, Read};
+    let mut text = String::new();
+    std::fs::File::open(path)?
+        .take(MAX_FILE_BYTES + 1)
+        .read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_FILE_BYTES {
+        return Err(Error::new(
+            ErrorKind::InvalidData,
+            format!("larger than {MAX_FILE_BYTES} bytes"),
+        ));
+    }
+    Ok(text)
+}
+
+fn build(root: &Node, factories: &Factories, report: &mut Report) -> Option<Config> {
+    match &root.value {
+        Value::Map(_) => {}
+        Value::Null => {
+            report.error(&root.place, "", "the configuration is empty");
+            return None;
+        }
+        _ => {
+            report.error(
+                &root.place,
+                "",
+                format!("expected a mapping, got {}", root.describe()),
+            );
+            return None;
+        }
+    }
+    for entry in root
+        .entries()
+        .iter()
+        .filter(|entry| !ROOTS.contains(&entry.key.as_str()))
+    {
+        let hint = did_you_mean(&entry.key, ROOTS.iter().copied());
+        report.error(&entry.key_place, &entry.key, format!("unknown key{hint}"));
+    }
+    let receivers = section(root, "receivers", factories.receivers, report);
+    let processors = section(root, "processors", factories.processors, report);
+    let exporters = section(root, "exporters", factories.exporters, report);
+    let _: Section<()> = section::<()>(root, "extensions", &[], report);
+    let service = service::read(root, report);
+    let service = service?;
+    Some(Config {
+        receivers,
+        processors,
+        exporters,
+        pipelines: service.pipelines,
+        telemetry: service.telemetry,
+        shutdown_timeout: service.shutdown_timeout,
+        warnings: Vec::new(),
+    })
+}
+
+/// Reads `receivers:`, `processors:` and so on.
+fn section<S: ?Sized>(
+    root: &Node,
+    name: &str,
+    factories: &[Factory<S>],
+    report: &mut Report,
+) -> Section<S> {
+    let mut section = Section::new();
+    let Some(entry) = root.entry(name) else {
+        return section;
+    };
+    if !matches!(entry.node.value, Value::Map(_) | Value::Null) {
+        report.error(
+            &entry.key_place,
+            name,
+            format!("expected a mapping, got {}", entry.node.describe()),
+        );
+    }
+    for entry in entry.node.entries() {
+        let path = join(name, &entry.key);
+        let id = match ComponentId::parse(&entry.key) {
+            Ok(id) => id,
+            Err(message) => {
+                report.error(&entry.key_place, &path, message);
+                continue;
+            }
+        };
+        let Some(factory) = find(factories, &id, entry, &path, report) else {
+            continue;
+        };
+        if let Some(settings) = (factory.parse)(&entry.node, &path, report) {
+            section.insert(id, settings);
+        }
+    }
+    section
+}
+
+fn find<'a, S: ?Sized>(
+    factories: &'a [Factory<S>],
+    id: &ComponentId,
+    entry: &node::Entry,
+    path: &str,
+    report: &mut Report,
+) -> Option<&'a Factory<S>> {
+    let kind = id.kind();
+    if let Some(factory) = factories.iter().find(|factory| factory.kind == kind) {
+        return Some(factory);
+    }
+    if let Some(factory) = factories
+        .iter()
+        .find(|factory| factory.old_names.contains(&kind))
+    {
+        report.warn(
+            &entry.key_place,
+            path,
+            format!("\"{kind}\" is the former name of \"{}\"", factory.kind),
+        );
+        return Some(factory);
+    }
+    let known: Vec<&str> = factories.iter().map(|factory| factory.kind).collect();
+    let hint = did_you_mean(kind, known.iter().copied());
+    let known = if known.is_empty() {
+        "there are none yet".to_owned()
+    } else {
+        format!("known: {}", known.join(", "))
+    };
+    let hint = if hint.is_empty() {
+        format!(", {known}")
+    } else {
+        hint
+    };
+    report.error(
+        &entry.key_place,
+        path,
+        format!("unknown type \"{kind}\"{hint}"),
+    );
+    None
+}
+
+/// `a` and `b` as a path `a::b`.
+pub(crate) fn join(path: &str, key: &str) -> String {
+    match (path.is_empty(), key.is_empty()) {
+        (true, _) => key.to_owned(),
+        (_, true) => path.to_owned(),
+        _ => format!("{path}::{key}"),
+    }
+}

@@ -1,0 +1,185 @@
+//! The `service` section: pipelines and what they refer to, self-telemetry, stopping.
+
+use super::node::{Node, Value};
+use super::report::{Report, did_you_mean};
+use super::{ComponentId, decode, duration, join};
+use crate::component::Check;
+use crate::telemetry::TelemetrySettings;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// One pipeline of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pipeline {
+    /// `traces` or `traces/name`.
+    pub id: ComponentId,
+    /// Where batches come from, at least one.
+    pub receivers: Vec<ComponentId>,
+    /// What they pass through, in this order.
+    pub processors: Vec<ComponentId>,
+    /// Where each of them goes, at least one.
+    pub exporters: Vec<ComponentId>,
+}
+
+/// The section, read.
+pub(super) struct Service {
+    pub pipelines: Vec<Pipeline>,
+    pub telemetry: TelemetrySettings,
+    pub shutdown_timeout: Duration,
+}
+
+#[derive(Deserialize)]
+#[serde(default)]
+struct RawService {
+    extensions: Vec<String>,
+    pipelines: BTreeMap<String, RawPipeline>,
+    telemetry: TelemetrySettings,
+    #[serde(with = "duration")]
+    shutdown_timeout: Duration,
+}
+
+impl Default for RawService {
+    fn default() -> Self {
+        Self {
+            extensions: Vec::new(),
+            pipelines: BTreeMap::new(),
+            telemetry: TelemetrySettings::default(),
+            shutdown_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct RawPipeline {
+    receivers: Vec<String>,
+    processors: Vec<String>,
+    exporters: Vec<String>,
+}
+
+/// Reads the section and checks every reference in it.
+pub(super) fn read(root: &Node, report: &mut Report) -> Option<Service> {
+    let Some(entry) = root.entry("service") else {
+        report.error(
+            &root.place,
+            "service",
+            "is missing: without pipelines nothing runs",
+        );
+        return None;
+    };
+    let node = &entry.node;
+    let raw: RawService = decode(node, "service", report)?;
+    for (index, id) in raw.extensions.iter().enumerate() {
+        let place = node.place_of(&["extensions", &index.to_string()]);
+        report.error(
+            &place,
+            "service::extensions",
+            format!("extension \"{id}\" is not configured"),
+        );
+    }
+    raw.telemetry
+        .check(&mut Check::new(report, node, "service").below("telemetry"));
+    if raw.pipelines.is_empty() {
+        report.error(
+            &node.place_of(&["pipelines"]),
+            "service::pipelines",
+            "at least one pipeline is needed",
+        );
+    }
+    let mut pipelines = Vec::new();
+    for (id, pipeline) in &raw.pipelines {
+        let path = join("service::pipelines", id);
+        let place = node.place_of(&["pipelines", id]);
+        match ComponentId::parse(id) {
+            Err(message) => report.error(&place, &path, message),
+            Ok(parsed) if parsed.kind() != "traces" => {
+                let hint = did_you_mean(parsed.kind(), ["traces"]);
+                report.error(
+                    &place,
+                    &path,
+                    format!("only pipelines for traces exist{hint}"),
+                );
+            }
+            Ok(parsed) => pipelines.push(
+                References {
+                    root,
+                    node,
+                    path,
+                    id,
+                    report,
+                }
+                .read(parsed, pipeline),
+            ),
+        }
+    }
+    Some(Service {
+        pipelines,
+        telemetry: raw.telemetry,
+        shutdown_timeout: raw.shutdown_timeout,
+    })
+}
+
+struct References<'a> {
+    root: &'a Node,
+    node: &'a Node,
+    path: String,
+    id: &'a str,
+    report: &'a mut Report,
+}
+
+impl References<'_> {
+    fn read(mut self, id: ComponentId, raw: &RawPipeline) -> Pipeline {
+        for (role, names) in [("receivers", &raw.receivers), ("exporters", &raw.exporters)] {
+            if names.is_empty() {
+                let place = self.node.place_of(&["pipelines", self.id, role]);
+                self.report
+                    .error(&place, &join(&self.path, role), "at least one is needed");
+            }
+        }
+        Pipeline {
+            id,
+            receivers: self.resolve("receivers", &raw.receivers),
+            processors: self.resolve("processors", &raw.processors),
+            exporters: self.resolve("exporters", &raw.exporters),
+        }
+    }
+
+    fn resolve(&mut self, role: &str, names: &[String]) -> Vec<ComponentId> {
+        let defined: Vec<ComponentId> = self
+            .root
+            .entry(role)
+            .map(|entry| &entry.node)
+            .into_iter()
+            .filter(|node| matches!(node.value, Value::Map(_)))
+            .flat_map(Node::entries)
+            .filter_map(|entry| ComponentId::parse(&entry.key).ok())
+            .collect();
+        let mut ids: Vec<ComponentId> = Vec::new();
+        for (index, name) in names.iter().enumerate() {
+            let place = self
+                .node
+                .place_of(&["pipelines", self.id, role, &index.to_string()]);
+            let path = join(&self.path, role);
+            let singular = role.trim_end_matches('s');
+            match ComponentId::parse(name) {
+                Err(message) => self.report.error(&place, &path, message),
+                Ok(id) if ids.contains(&id) => {
+                    self.report.error(
+                        &place,
+                        &path,
+                        format!("references {singular} \"{id}\" twice"),
+                    );
+                }
+                Ok(id) if defined.contains(&id) => ids.push(id),
+                Ok(id) => {
+                    let hint = did_you_mean(id.as_str(), defined.iter().map(ComponentId::as_str));
+                    let message =
+                        format!("references {singular} \"{id}\" which is not configured{hint}");
+                    self.report.error(&place, &path, message);
+                }
+            }
+        }
+        ids
+    }
+}

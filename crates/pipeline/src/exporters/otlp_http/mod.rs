@@ -1,0 +1,220 @@
+//! OTLP over HTTP/1.1 with protobuf bodies.
+
+mod config;
+
+pub use config::OtlpHttpSettings;
+
+use super::peer::{Compression, MAX_RESPONSE_BYTES, RpcStatus, USER_AGENT, accepted, printable};
+use crate::batch::Batch;
+use crate::clock;
+use crate::component::{BoxError, Context, Exporter, ExporterSettings};
+use crate::queue::{Accepted, Client, Refusal, Retry, Sender};
+use async_trait::async_trait;
+use bytes::Bytes;
+use flate2::write::GzEncoder;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode, Uri};
+use hyper_util::client::legacy::Client as HttpClient;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
+use prost::Message;
+use std::error::Error;
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf");
+/// Idle connections are dropped before usual servers and balancers drop them.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+impl ExporterSettings for OtlpHttpSettings {
+    fn build(&self, context: Context) -> Result<Box<dyn Exporter>, BoxError> {
+        let gzip = self.compression == Compression::Gzip;
+        let mut headers = HeaderMap::new();
+        headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+        headers.insert(header::CONTENT_TYPE, PROTOBUF);
+        if gzip {
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        for (name, value) in &self.headers {
+            headers.insert(
+                HeaderName::from_bytes(name.as_bytes())?,
+                HeaderValue::from_str(&value.0)?,
+            );
+        }
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(self.timeout));
+        connector.set_nodelay(true);
+        let http = HttpClient::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .build(connector);
+        let url = self.url().map_err(|(_, message)| message)?;
+        let client = OtlpClient {
+            http,
+            url,
+            headers,
+            gzip,
+        };
+        let retry = self.retry_on_failure.clone();
+        let sender = Sender::new(
+            &context,
+            Box::new(client),
+            self.timeout,
+            self.sending_queue.clone(),
+            retry,
+        );
+        Ok(Box::new(OtlpHttp { sender }))
+    }
+}
+
+struct OtlpHttp {
+    sender: Sender,
+}
+
+#[async_trait]
+impl Exporter for OtlpHttp {
+    async fn start(&mut self) -> Result<(), BoxError> {
+        self.sender.start();
+        Ok(())
+    }
+
+    async fn consume(&self, batch: Arc<Batch>) {
+        self.sender.consume(&batch).await;
+    }
+
+    async fn shutdown(&self, deadline: Instant) {
+        self.sender.shutdown(deadline).await;
+    }
+}
+
+struct OtlpClient {
+    http: HttpClient<HttpConnector, Full<Bytes>>,
+    url: Uri,
+    headers: HeaderMap,
+    gzip: bool,
+}
+
+#[async_trait]
+impl Client for OtlpClient {
+    fn encode(&self, body: Bytes) -> Bytes {
+        if !self.gzip {
+            return body;
+        }
+        let mut encoder = GzEncoder::new(
+            Vec::with_capacity(body.len() / 4),
+            flate2::Compression::fast(),
+        );
+        // Writing to memory does not fail.
+        let _ = encoder.write_all(&body);
+        encoder.finish().map(Bytes::from).unwrap_or_default()
+    }
+
+    async fn send(&self, body: Bytes) -> Result<Accepted, Refusal> {
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.url.clone();
+        *request.headers_mut() = self.headers.clone();
+        match self.http.request(request).await {
+            Ok(response) => read(response).await,
+            Err(error) => {
+                let cause = error
+                    .source()
+                    .map(|source| format!(": {source}"))
+                    .unwrap_or_default();
+                Err(Refusal {
+                    message: printable(&format!("{error}{cause}")),
+                    retry: Retry::Backoff,
+                })
+            }
+        }
+    }
+}
+
+async fn read(response: Response<hyper::body::Incoming>) -> Result<Accepted, Refusal> {
+    let (head, body) = response.into_parts();
+    let body = match Limited::new(body, MAX_RESPONSE_BYTES).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+            return Err(never(format!(
+                "answered {} with more than {MAX_RESPONSE_BYTES} bytes",
+                head.status
+            )));
+        }
+        Err(error) => {
+            return Err(Refusal {
+                message: printable(&format!("answer broke off: {error}")),
+                retry: Retry::Backoff,
+            });
+        }
+    };
+    let kind = head
+        .headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok())
+        .unwrap_or_default();
+    let kind = kind
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
+    if head.status.is_success() {
+        return success(head.status, &kind, &body);
+    }
+    let reason = match RpcStatus::decode(body.as_ref()) {
+        Ok(status) if kind == "application/x-protobuf" => status.message,
+        _ => String::from_utf8_lossy(&body).into_owned(),
+    };
+    let retry = match head.status {
+        StatusCode::TOO_MANY_REQUESTS
+        | StatusCode::BAD_GATEWAY
+        | StatusCode::SERVICE_UNAVAILABLE
+        | StatusCode::GATEWAY_TIMEOUT => {
+            retry_after(&head.headers).map_or(Retry::Backoff, Retry::After)
+        }
+        _ => Retry::Never,
+    };
+    Err(Refusal {
+        message: printable(&format!("answered {}: {reason}", head.status)),
+        retry,
+    })
+}
+
+/// A page of some proxy with status 200 is no proof that the spans have arrived.
+fn success(status: StatusCode, kind: &str, body: &Bytes) -> Result<Accepted, Refusal> {
+    if body.is_empty() {
+        return Ok(Accepted::default());
+    }
+    let response = match kind {
+        "application/x-protobuf" => ExportTraceServiceResponse::decode(body.as_ref()).ok(),
+        "application/json" => serde_json::from_slice(body).ok(),
+        _ => None,
+    };
+    let nonsense = || {
+        never(format!(
+            "answered {status} with a body that is no OTLP ({kind})"
+        ))
+    };
+    response.map(accepted).ok_or_else(nonsense)
+}
+
+fn never(message: String) -> Refusal {
+    Refusal {
+        message: printable(&message),
+        retry: Retry::Never,
+    }
+}
+
+/// Seconds or a date (RFC 9110, 10.2.3).
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = httpdate::parse_http_date(value).ok()?;
+    Some(date.duration_since(clock::wall()).unwrap_or_default())
+}

@@ -1,0 +1,193 @@
+//! What the OTLP exporters share: TLS, compression and headers of a backend, and what its answers mean.
+
+use crate::component::Check;
+use crate::queue::Accepted;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+/// Bytes that an answer may have (OTLP specification, 4 MiB).
+pub const MAX_RESPONSE_BYTES: usize = 4 << 20;
+/// `User-Agent` as the OTLP exporter specification asks for, with our product first.
+pub const USER_AGENT: &str = concat!(
+    "deeptrace/",
+    env!("CARGO_PKG_VERSION"),
+    " OTel-OTLP-Exporter-Rust/",
+    env!("CARGO_PKG_VERSION")
+);
+/// Characters of a peer's message that go to the log.
+const MAX_MESSAGE_CHARS: usize = 300;
+
+/// `tls`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct TlsSettings {
+    /// Plain text on purpose.
+    pub insecure: bool,
+    // Known from the Collector; named here so that they are not called unknown.
+    ca_file: Option<IgnoredAny>,
+    ca_pem: Option<IgnoredAny>,
+    cert_file: Option<IgnoredAny>,
+    cert_pem: Option<IgnoredAny>,
+    key_file: Option<IgnoredAny>,
+    key_pem: Option<IgnoredAny>,
+    insecure_skip_verify: Option<IgnoredAny>,
+    server_name_override: Option<IgnoredAny>,
+    min_version: Option<IgnoredAny>,
+    max_version: Option<IgnoredAny>,
+    reload_interval: Option<IgnoredAny>,
+}
+
+impl TlsSettings {
+    /// Notes keys that mean nothing without TLS.
+    pub fn check(&self, check: &mut Check<'_>) {
+        let keys = [
+            ("ca_file", &self.ca_file),
+            ("ca_pem", &self.ca_pem),
+            ("cert_file", &self.cert_file),
+            ("cert_pem", &self.cert_pem),
+            ("key_file", &self.key_file),
+            ("key_pem", &self.key_pem),
+            ("insecure_skip_verify", &self.insecure_skip_verify),
+            ("server_name_override", &self.server_name_override),
+            ("min_version", &self.min_version),
+            ("max_version", &self.max_version),
+            ("reload_interval", &self.reload_interval),
+        ];
+        for (key, _) in keys.iter().filter(|(_, value)| value.is_some()) {
+            check.error(key, format!("TLS is not built in yet, {PLAIN_ONLY}"));
+        }
+    }
+}
+
+/// What works today instead of TLS.
+pub const PLAIN_ONLY: &str =
+    "only \"tls: {insecure: true}\" or an endpoint that begins with http:// works today";
+
+/// `compression`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// The default.
+    #[default]
+    Gzip,
+    /// As it is.
+    None,
+}
+
+/// A header value; never shown, since it may be a password.
+#[derive(Clone, Deserialize)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[REDACTED]")
+    }
+}
+
+/// `headers`
+pub type Headers = BTreeMap<String, Secret>;
+
+/// Notes headers that cannot be sent.
+pub fn check_headers(headers: &Headers, check: &mut Check<'_>) {
+    for (name, value) in headers {
+        let path = format!("headers::{name}");
+        if hyper::header::HeaderName::from_bytes(name.as_bytes()).is_err() {
+            check.error(&path, "is not the name of a header");
+        }
+        if hyper::header::HeaderValue::from_str(&value.0).is_err() {
+            check.error(&path, "has a value that no header can have");
+        }
+    }
+}
+
+/// Notes a timeout that cannot work.
+pub fn check_timeout(timeout: Duration, check: &mut Check<'_>) {
+    if timeout.is_zero() {
+        check.error("timeout", "must be above 0");
+    }
+}
+
+/// What the backend took.
+pub fn accepted(response: ExportTraceServiceResponse) -> Accepted {
+    let partial = response.partial_success.unwrap_or_default();
+    Accepted {
+        rejected_spans: u64::try_from(partial.rejected_spans).unwrap_or(0),
+        message: printable(&partial.error_message),
+    }
+}
+
+/// A peer's text for the log: short, and without control characters.
+pub fn printable(text: &str) -> String {
+    let mut shown: String = text
+        .chars()
+        .take(MAX_MESSAGE_CHARS)
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    if text.chars().nth(MAX_MESSAGE_CHARS).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+/// `google.rpc.Status`, which carries a backend's reasons.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct RpcStatus {
+    /// A gRPC code.
+    #[prost(int32, tag = "1")]
+    pub code: i32,
+    /// For people.
+    #[prost(string, tag = "2")]
+    pub message: String,
+    /// For programs.
+    #[prost(message, repeated, tag = "3")]
+    pub details: Vec<AnyMessage>,
+}
+
+/// `google.protobuf.Any`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct AnyMessage {
+    /// Which type follows.
+    #[prost(string, tag = "1")]
+    pub type_url: String,
+    /// The encoded message.
+    #[prost(bytes = "vec", tag = "2")]
+    pub value: Vec<u8>,
+}
+
+/// `google.rpc.RetryInfo`
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct RetryInfo {
+    /// Wait at least this long.
+    #[prost(message, optional, tag = "1")]
+    pub retry_delay: Option<ProtoDuration>,
+}
+
+/// `google.protobuf.Duration`
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct ProtoDuration {
+    /// Whole seconds.
+    #[prost(int64, tag = "1")]
+    pub seconds: i64,
+    /// The rest.
+    #[prost(int32, tag = "2")]
+    pub nanos: i32,
+}
+
+impl RpcStatus {
+    /// How long the backend asks to wait, if it says so.
+    pub fn retry_delay(&self) -> Option<Duration> {
+        let info = self
+            .details
+            .iter()
+            .find(|detail| detail.type_url.ends_with("/google.rpc.RetryInfo"))?;
+        let info: RetryInfo = prost::Message::decode(info.value.as_slice()).ok()?;
+        let delay = info.retry_delay.unwrap_or_default();
+        let seconds = u64::try_from(delay.seconds).unwrap_or(0);
+        let nanos = u32::try_from(delay.nanos).unwrap_or(0).min(999_999_999);
+        Some(Duration::new(seconds, nanos))
+    }
+}

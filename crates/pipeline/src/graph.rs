@@ -1,0 +1,166 @@
+//! How batches flow: one task a pipeline, which runs its processors and hands
+//! what comes out to its exporters.
+
+use crate::batch::Batch;
+use crate::clock::{self, Monotonic};
+use crate::component::{Exporter, Processor};
+use crate::telemetry::{Loss, Losses, Metrics};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Batches that wait in front of a pipeline; then its receivers wait or are refused.
+pub const PIPELINE_QUEUE_BATCHES: usize = 64;
+
+/// A processor and its time.
+struct Stage {
+    processor: Box<dyn Processor>,
+    interval: Option<Duration>,
+    next_tick: Option<Instant>,
+}
+
+/// One pipeline at work.
+pub struct Driver {
+    input: mpsc::Receiver<Batch>,
+    stages: Vec<Stage>,
+    exporters: Vec<Arc<dyn Exporter>>,
+    losses: Losses,
+}
+
+impl Driver {
+    /// For the pipeline of this id.
+    pub fn new(
+        id: &str,
+        input: mpsc::Receiver<Batch>,
+        processors: Vec<Box<dyn Processor>>,
+        exporters: Vec<Arc<dyn Exporter>>,
+        metrics: &Metrics,
+    ) -> Self {
+        let stage = |processor: Box<dyn Processor>| {
+            let interval = processor.tick_interval();
+            let next_tick = interval.map(|interval| clock::instant() + interval);
+            Stage {
+                processor,
+                interval,
+                next_tick,
+            }
+        };
+        Self {
+            input,
+            stages: processors.into_iter().map(stage).collect(),
+            exporters,
+            losses: Losses::new(metrics, &format!("pipelines/{id}")),
+        }
+    }
+
+    /// Works until every receiver has dropped its sender and all is handed on, or until
+    /// `give_up`: then what is left is counted as lost.
+    pub async fn run(mut self, give_up: CancellationToken) {
+        let finished = tokio::select! {
+            biased;
+            () = give_up.cancelled() => false,
+            () = self.work() => true,
+        };
+        if !finished {
+            self.abandon();
+        }
+    }
+
+    async fn work(&mut self) {
+        loop {
+            let next_tick = self.stages.iter().filter_map(|stage| stage.next_tick).min();
+            let tick = async {
+                match next_tick {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let out = tokio::select! {
+                batch = self.input.recv() => match batch {
+                    Some(batch) => self.advance(0, vec![batch]),
+                    None => break,
+                },
+                () = tick => self.tick(),
+            };
+            deliver(&self.exporters, out).await;
+        }
+        let out = self.flush();
+        deliver(&self.exporters, out).await;
+    }
+
+    /// Sends batches through the processors from this stage on.
+    fn advance(&mut self, from: usize, batches: Vec<Batch>) -> Vec<Batch> {
+        let now = Monotonic::now();
+        self.stages
+            .iter_mut()
+            .skip(from)
+            .fold(batches, |batches, stage| {
+                let mut out = Vec::new();
+                for batch in batches {
+                    stage.processor.process(batch, now, &mut out);
+                }
+                out
+            })
+    }
+
+    fn tick(&mut self) -> Vec<Batch> {
+        let (now, instant) = (Monotonic::now(), clock::instant());
+        let mut ready = Vec::new();
+        for index in 0..self.stages.len() {
+            let mut out = Vec::new();
+            if let Some(stage) = self.stages.get_mut(index)
+                && stage.next_tick.is_some_and(|at| at <= instant)
+            {
+                stage.processor.tick(now, &mut out);
+                // Counted from now: ticks that were missed are not made up for.
+                stage.next_tick = stage.interval.map(|interval| instant + interval);
+            }
+            ready.extend(self.advance(index + 1, out));
+        }
+        ready
+    }
+
+    fn flush(&mut self) -> Vec<Batch> {
+        let now = Monotonic::now();
+        let mut ready = Vec::new();
+        for index in 0..self.stages.len() {
+            let mut out = Vec::new();
+            if let Some(stage) = self.stages.get_mut(index) {
+                stage.processor.flush(now, &mut out);
+            }
+            ready.extend(self.advance(index + 1, out));
+        }
+        ready
+    }
+
+    /// Counts what is still in front of the processors and inside them.
+    /// A batch that was being handed to an exporter is missed: one batch at most.
+    fn abandon(&mut self) {
+        self.input.close();
+        let mut left = Vec::new();
+        while let Ok(batch) = self.input.try_recv() {
+            left.push(batch);
+        }
+        left.extend(self.flush());
+        let spans = left.iter().map(Batch::span_count).sum();
+        if spans > 0 {
+            tracing::warn!(spans, "time to stop is over, spans are lost");
+            self.losses.count(Loss::Shutdown, spans);
+        }
+    }
+}
+
+async fn deliver(exporters: &[Arc<dyn Exporter>], batches: Vec<Batch>) {
+    for mut batch in batches {
+        batch.openings.clear();
+        if batch.span_count() == 0 {
+            continue;
+        }
+        let batch = Arc::new(batch);
+        for exporter in exporters {
+            exporter.consume(Arc::clone(&batch)).await;
+        }
+    }
+}

@@ -1,0 +1,371 @@
+//! Empties a queue into a backend: retries as OTLP says, and counts what becomes of every span.
+//!
+//! ```text
+//! consume -> queue -> worker: attempt -> sent
+//!                       ^        | retryable
+//!                       +- wait -+-----> lost: refused, retries exhausted, shutdown
+//! ```
+
+use super::retry::Backoff;
+use super::settings::{QueueSettings, RetrySettings};
+use super::{Load, MAX_REQUEST_BYTES, Queue};
+use crate::batch::Batch;
+use crate::clock;
+use crate::component::Context;
+use crate::telemetry::{Counter, Loss, Losses};
+use async_trait::async_trait;
+use bytes::Bytes;
+use prost::encoding::message;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+/// Between two log lines about a full queue.
+const FULL_LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What a backend said to a request that it took.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Accepted {
+    /// Spans of it that were refused all the same.
+    pub rejected_spans: u64,
+    /// Why, or a warning.
+    pub message: String,
+}
+
+/// What came of a request that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// For the log.
+    pub message: String,
+    /// Whether it makes sense to try again.
+    pub retry: Retry,
+}
+
+/// Whether a request that failed may be sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// It would fail again.
+    Never,
+    /// After the usual wait.
+    Backoff,
+    /// After this time at least.
+    After(Duration),
+}
+
+/// One way to send an encoded request.
+#[async_trait]
+pub trait Client: Send + Sync + 'static {
+    /// Prepares a body once for all attempts (compression).
+    fn encode(&self, body: Bytes) -> Bytes {
+        body
+    }
+
+    /// One attempt; the caller limits its time.
+    async fn send(&self, body: Bytes) -> Result<Accepted, Refusal>;
+}
+
+/// A queue, its workers and their counters.
+pub struct Sender {
+    queue: Arc<Queue>,
+    shared: Arc<Shared>,
+    consumers: usize,
+    workers: Mutex<JoinSet<()>>,
+    stop: watch::Sender<Option<Instant>>,
+    enqueue_failed: Counter,
+    full_logged: Mutex<Option<Instant>>,
+}
+
+struct Shared {
+    id: String,
+    client: Box<dyn Client>,
+    timeout: Duration,
+    retry: RetrySettings,
+    stop: watch::Receiver<Option<Instant>>,
+    sent: Counter,
+    send_failed: Counter,
+    losses: Losses,
+}
+
+impl Sender {
+    /// Nothing is sent before [`start`](Self::start).
+    pub fn new(
+        context: &Context,
+        client: Box<dyn Client>,
+        timeout: Duration,
+        queue: QueueSettings,
+        retry: RetrySettings,
+    ) -> Self {
+        let id = context.id.to_string();
+        let labels = [("exporter", id.as_str())];
+        let metrics = &context.metrics;
+        let size = metrics.gauge(
+            "otelcol_exporter_queue_size",
+            "What waits in the queue, measured by its sizer.",
+            &labels,
+        );
+        let capacity = metrics.gauge(
+            "otelcol_exporter_queue_capacity",
+            "Room in the queue, measured by its sizer.",
+            &labels,
+        );
+        let enqueue_failed = metrics.counter(
+            "otelcol_exporter_enqueue_failed_spans",
+            "Spans that the queue had no room for.",
+            &labels,
+        );
+        let (stop, stopped) = watch::channel(None);
+        let shared = Shared {
+            client,
+            timeout,
+            retry,
+            stop: stopped,
+            sent: metrics.counter(
+                "otelcol_exporter_sent_spans",
+                "Spans taken by the destination.",
+                &labels,
+            ),
+            send_failed: metrics.counter(
+                "otelcol_exporter_send_failed_spans",
+                "Spans given up after sending.",
+                &labels,
+            ),
+            losses: Losses::new(metrics, &format!("exporters/{id}")),
+            id,
+        };
+        let consumers = if queue.enabled {
+            queue.num_consumers
+        } else {
+            0
+        };
+        capacity.set_len(if queue.enabled { queue.queue_size } else { 0 });
+        Self {
+            queue: Arc::new(Queue::new(queue, size)),
+            shared: Arc::new(shared),
+            consumers,
+            workers: Mutex::default(),
+            stop,
+            enqueue_failed,
+            full_logged: Mutex::default(),
+        }
+    }
+
+    /// Starts the workers; needs the runtime.
+    pub fn start(&self) {
+        let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        for _ in 0..self.consumers {
+            let queue = Arc::clone(&self.queue);
+            let shared = Arc::clone(&self.shared);
+            workers.spawn(async move {
+                while let Some(load) = queue.take().await {
+                    shared.deliver(load).await;
+                }
+            });
+        }
+    }
+
+    /// Takes a batch over into the queue, or sends it at once if there is none.
+    pub async fn consume(&self, batch: &Batch) {
+        let spans = batch.span_count();
+        if spans == 0 {
+            return;
+        }
+        let load = Load {
+            body: encode(batch),
+            spans,
+        };
+        if load.body.len() > MAX_REQUEST_BYTES {
+            tracing::warn!(
+                exporter = self.shared.id,
+                spans,
+                bytes = load.body.len(),
+                "batch is too large, dropped"
+            );
+            self.enqueue_failed.add_len(spans);
+            self.shared.losses.count(Loss::TooLarge, spans);
+        } else if self.consumers == 0 {
+            self.shared.deliver(load).await;
+        } else if self.queue.push(load).await.is_err() {
+            self.enqueue_failed.add_len(spans);
+            self.shared.losses.count(Loss::QueueFull, spans);
+            self.log_full();
+        }
+    }
+
+    fn log_full(&self) {
+        let now = clock::instant();
+        let mut logged = self
+            .full_logged
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if logged.is_none_or(|last| now.duration_since(last) >= FULL_LOG_INTERVAL) {
+            *logged = Some(now);
+            let dropped = self.enqueue_failed.get();
+            tracing::warn!(
+                exporter = self.shared.id,
+                dropped,
+                "sending queue is full, spans are dropped"
+            );
+        }
+    }
+
+    /// Sends what is queued until the deadline; the rest is counted as lost.
+    pub async fn shutdown(&self, deadline: Instant) {
+        // A send to the watch fails only if no worker is left to hear it.
+        let _ = self.stop.send(Some(deadline));
+        self.queue.close();
+        let mut workers =
+            std::mem::take(&mut *self.workers.lock().unwrap_or_else(PoisonError::into_inner));
+        let all = async { while workers.join_next().await.is_some() {} };
+        if tokio::time::timeout_at(deadline, all).await.is_err() {
+            // Waits for the tasks to be gone, so that the spans in their hands are counted.
+            workers.shutdown().await;
+        }
+        let left = self.queue.clear();
+        if left > 0 {
+            self.shared
+                .lose(Loss::Shutdown, left, "time to stop is over");
+        }
+    }
+}
+
+/// The batch as an encoded `ExportTraceServiceRequest`, without a copy of its spans.
+pub(crate) fn encode(batch: &Batch) -> Bytes {
+    let length: usize = batch
+        .resource_spans
+        .iter()
+        .map(|spans| message::encoded_len(1, spans))
+        .sum();
+    let mut body = Vec::with_capacity(length);
+    for spans in &batch.resource_spans {
+        message::encode(1, spans, &mut body);
+    }
+    Bytes::from(body)
+}
+
+/// Counts the spans of a load as lost if its task ends before it is settled.
+struct InHand<'a> {
+    shared: &'a Shared,
+    spans: usize,
+}
+
+impl Drop for InHand<'_> {
+    fn drop(&mut self) {
+        if self.spans > 0 {
+            self.shared
+                .lose(Loss::Shutdown, self.spans, "time to stop is over");
+        }
+    }
+}
+
+impl Shared {
+    async fn deliver(&self, load: Load) {
+        let mut in_hand = InHand {
+            shared: self,
+            spans: load.spans,
+        };
+        let body = self.client.encode(load.body);
+        let outcome = self.attempts(body).await;
+        in_hand.spans = 0;
+        match outcome {
+            Ok(accepted) => self.settle(&accepted, load.spans),
+            Err((loss, message)) => self.lose(loss, load.spans, &message),
+        }
+    }
+
+    fn settle(&self, accepted: &Accepted, spans: usize) {
+        let rejected = usize::try_from(accepted.rejected_spans)
+            .unwrap_or(usize::MAX)
+            .min(spans);
+        self.sent.add_len(spans - rejected);
+        if rejected > 0 {
+            self.lose(Loss::PartlyRefused, rejected, &accepted.message);
+        } else if !accepted.message.is_empty() {
+            tracing::warn!(
+                exporter = self.id,
+                message = accepted.message,
+                "destination took the spans with a warning"
+            );
+        }
+    }
+
+    fn lose(&self, loss: Loss, spans: usize, message: &str) {
+        self.send_failed.add_len(spans);
+        self.losses.count(loss, spans);
+        tracing::warn!(
+            exporter = self.id,
+            spans,
+            reason = loss.as_str(),
+            message,
+            "spans are lost"
+        );
+    }
+
+    async fn attempts(&self, body: Bytes) -> Result<Accepted, (Loss, String)> {
+        let started = clock::instant();
+        let mut backoff = Backoff::new(&self.retry);
+        let mut last_call = false;
+        loop {
+            let answer = tokio::time::timeout(self.timeout, self.client.send(body.clone())).await;
+            let refusal = match answer {
+                Ok(Ok(accepted)) => return Ok(accepted),
+                Ok(Err(refusal)) => refusal,
+                Err(_) => {
+                    let message = format!("no answer within {:?}", self.timeout);
+                    Refusal {
+                        message,
+                        retry: Retry::Backoff,
+                    }
+                }
+            };
+            let asked = match refusal.retry {
+                Retry::Never => return Err((Loss::Refused, refusal.message)),
+                _ if !self.retry.enabled => return Err((Loss::Refused, refusal.message)),
+                Retry::Backoff => None,
+                Retry::After(wait) => Some(wait),
+            };
+            let wait = backoff.wait(asked, fastrand::f64());
+            let limit = self.retry.max_elapsed_time;
+            if !limit.is_zero() && clock::instant().duration_since(started) + wait > limit {
+                return Err((Loss::RetriesExhausted, refusal.message));
+            }
+            tracing::info!(
+                exporter = self.id,
+                ?wait,
+                message = refusal.message,
+                "sending failed, will try again"
+            );
+            if !self.pause(wait, asked.is_some(), &mut last_call).await {
+                return Err((Loss::Shutdown, refusal.message));
+            }
+        }
+    }
+
+    /// Waits before the next attempt. When the service stops, a wait of our own is cut
+    /// short for one last attempt; one that the server asked for is not. False: give up.
+    async fn pause(&self, wait: Duration, asked: bool, last_call: &mut bool) -> bool {
+        let mut stop = self.stop.clone();
+        let until = clock::instant() + wait;
+        let running = async {
+            // The sender of this watch lives as long as the workers' owner.
+            stop.wait_for(Option::is_some)
+                .await
+                .ok()
+                .and_then(|deadline| *deadline)
+        };
+        let deadline = tokio::select! {
+            biased;
+            deadline = running => deadline,
+            () = tokio::time::sleep_until(until) => return true,
+        };
+        if !asked && !std::mem::replace(last_call, true) {
+            return true;
+        }
+        if deadline.is_none_or(|deadline| until > deadline) {
+            return false;
+        }
+        tokio::time::sleep_until(until).await;
+        true
+    }
+}

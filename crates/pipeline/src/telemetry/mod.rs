@@ -1,0 +1,13 @@
+//! What the process tells of itself: metrics, their Prometheus endpoint, and logs.
+
+mod logs;
+mod loss;
+mod metrics;
+mod serve;
+mod settings;
+
+pub use logs::{LogError, init_logs};
+pub use loss::{Loss, Losses};
+pub use metrics::{Counter, Gauge, Labels, Metrics, Sample};
+pub use serve::{MetricsServer, ServeError};
+pub use settings::{Encoding, Level, LogSettings, MetricSettings, TelemetrySettings};

@@ -1,0 +1,177 @@
+//! Batches from a receiver through processors to exporters, and what happens at the end.
+
+mod support;
+
+use pipeline::telemetry::Metrics;
+use support::{config, lost, one_pipeline, run, run_until, service, total};
+
+fn file_pipeline(
+    receiver: &str,
+    processors: &str,
+) -> (tempfile::TempDir, std::path::PathBuf, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("spans.jsonl");
+    let exporter = format!("{{path: {:?}}}", path.display().to_string());
+    let yaml = one_pipeline(receiver, processors, &exporter, "file");
+    (dir, path, yaml)
+}
+
+#[tokio::test]
+async fn spans_arrive_in_the_file_as_otlp_json() {
+    let (_dir, path, yaml) = file_pipeline("{batches: 2}", "");
+    let summary = run_until(&yaml, |samples| {
+        total(samples, "otelcol_exporter_sent_spans") == 2.0
+    })
+    .await;
+    assert!(summary.failure.is_none());
+    let text = std::fs::read_to_string(path).unwrap();
+    let expected = r#"{"resourceSpans":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"shop"}}]},"scopeSpans":[{"spans":[{"traceId":"00000000000000000000000000000001","spanId":"0000000000000001","name":"GET 0","kind":2,"startTimeUnixNano":"1700000000000000000","endTimeUnixNano":"1700000000005000000"}]}]}]}"#;
+    assert_eq!(text.lines().next(), Some(expected));
+    assert_eq!(text.lines().count(), 2);
+    assert_eq!(
+        total(&summary.samples, "otelcol_receiver_accepted_spans"),
+        2.0
+    );
+}
+
+#[tokio::test]
+async fn a_processor_lets_go_at_its_tick() {
+    let (_dir, _path, yaml) = file_pipeline("{batches: 3, spans: 2}", "hold");
+    let yaml = yaml.replace("hold: {}", "hold: {hold: 50ms}");
+    run_until(&yaml, |samples| {
+        total(samples, "otelcol_exporter_sent_spans") == 6.0
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_stop_flushes_processors_and_drains_to_the_exporters() {
+    let (_dir, path, yaml) = file_pipeline("{batches: 30, spans: 2}", "hold");
+    let accepted = |samples: &[_]| total(samples, "otelcol_receiver_accepted_spans") == 60.0;
+    let summary = run_until(&yaml, accepted).await;
+    assert_eq!(total(&summary.samples, "otelcol_exporter_sent_spans"), 60.0);
+    assert_eq!(std::fs::read_to_string(path).unwrap().lines().count(), 30);
+}
+
+#[tokio::test]
+async fn a_receiver_that_fails_stops_the_service_but_loses_nothing() {
+    let (_dir, _path, yaml) = file_pipeline("{batches: 3, fail: true}", "hold");
+    let summary = run(&yaml, |_| std::future::pending()).await;
+    let failure = summary.failure.unwrap();
+    assert_eq!(failure.to_string(), "receiver feed failed");
+    assert_eq!(total(&summary.samples, "otelcol_exporter_sent_spans"), 3.0);
+}
+
+#[tokio::test]
+async fn a_receiver_in_two_pipelines_feeds_both() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str| {
+        format!(
+            "{{path: {:?}}}",
+            dir.path().join(name).display().to_string()
+        )
+    };
+    let yaml = format!(
+        "receivers: {{feed: {{batches: 5}}}}\nexporters: {{file/a: {}, file/b: {}}}\nservice:\n  \
+         telemetry: {{metrics: {{level: none}}}}\n  pipelines:\n    \
+         traces/a: {{receivers: [feed], exporters: [file/a]}}\n    \
+         traces/b: {{receivers: [feed], exporters: [file/a, file/b]}}\n",
+        file("a"),
+        file("b")
+    );
+    let summary = run_until(&yaml, |samples| {
+        total(samples, "otelcol_exporter_sent_spans") == 15.0
+    })
+    .await;
+    let sent = summary
+        .samples
+        .iter()
+        .filter(|sample| sample.name == "otelcol_exporter_sent_spans");
+    let sent: Vec<_> = sent
+        .map(|sample| (sample.label("exporter").unwrap().to_owned(), sample.value))
+        .collect();
+    assert_eq!(
+        sent,
+        [("file/a".to_owned(), 10.0), ("file/b".to_owned(), 5.0)]
+    );
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_opened_stops_the_start() {
+    let yaml = one_pipeline("{}", "", "{path: /no/such/dir/x}", "file");
+    let error = service(&yaml, &Metrics::default())
+        .run(std::future::pending())
+        .await
+        .unwrap_err();
+    assert_eq!(error.to_string(), "cannot start exporter file");
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(source.starts_with("cannot open /no/such/dir/x"), "{source}");
+}
+
+#[tokio::test]
+async fn a_full_disk_is_counted() {
+    let yaml = one_pipeline("{batches: 2, spans: 3}", "", "{path: /dev/full}", "file");
+    let summary = run_until(&yaml, |samples| lost(samples, "unwritable") == 6.0).await;
+    assert_eq!(total(&summary.samples, "otelcol_exporter_sent_spans"), 0.0);
+    assert_eq!(
+        total(&summary.samples, "otelcol_exporter_send_failed_spans"),
+        6.0
+    );
+}
+
+#[tokio::test]
+async fn metrics_are_served_and_a_taken_port_is_a_clear_error() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let (_dir, _path, yaml) = file_pipeline("{}", "");
+    let yaml = yaml.replace(
+        "metrics: {level: none}",
+        &format!("metrics: {{readers: [{{pull: {{exporter: {{prometheus: {{host: 127.0.0.1, port: {port}}}}}}}}}]}}"),
+    );
+    let error = service(&yaml, &Metrics::default())
+        .run(std::future::pending())
+        .await
+        .unwrap_err();
+    let expected =
+        format!("cannot serve metrics on 127.0.0.1:{port} (service::telemetry::metrics::readers)");
+    assert_eq!(error.to_string(), expected);
+    drop(taken);
+    run(&yaml, |_| async move {
+        let text = scrape(port).await;
+        assert!(text.starts_with("HTTP/1.1 200 OK"), "{text}");
+        assert!(
+            text.contains("\r\ncontent-type: text/plain; version=0.0.4"),
+            "{text}"
+        );
+        assert!(
+            text.contains("\notelcol_exporter_sent_spans{exporter=\"file\"}"),
+            "{text}"
+        );
+    })
+    .await;
+}
+
+async fn scrape(port: u16) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port))
+        .await
+        .unwrap();
+    stream
+        .write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    text
+}
+
+#[test]
+fn the_default_endpoint_is_the_collectors() {
+    let (_dir, _path, yaml) = file_pipeline("{}", "");
+    let endpoints = |yaml: &str| config(yaml).telemetry.metrics.endpoints();
+    assert_eq!(endpoints(&yaml), []);
+    assert_eq!(
+        endpoints(&yaml.replace("level: none", "level: normal")),
+        [("localhost".to_owned(), 8888)]
+    );
+}

@@ -1,0 +1,239 @@
+//! A receiver that makes spans, a processor that holds them, and ways to run a configuration.
+
+#![allow(dead_code, reason = "every test binary uses a part of this")]
+
+use pipeline::clock::Monotonic;
+use pipeline::component::{Factories, ProcessorFactory, ReceiverFactory};
+use pipeline::config::duration;
+use pipeline::proto::common::v1::{AnyValue, KeyValue, any_value};
+use pipeline::proto::resource::v1::Resource;
+use pipeline::proto::trace::v1::{ResourceSpans, ScopeSpans, Span};
+use pipeline::receiver::spawn_thread;
+use pipeline::telemetry::{Metrics, Sample};
+use pipeline::{
+    Batch, BatchSender, BoxError, Config, Context, Factory, Processor, ProcessorSettings, Receiver,
+    ReceiverSettings, Running, Service, Settings, Summary,
+};
+use serde::Deserialize;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+pub const FEED: ReceiverFactory = Factory::receiver::<Feed>("feed");
+pub const HOLD: ProcessorFactory = Factory::processor::<Hold>("hold");
+
+pub const FACTORIES: Factories = Factories {
+    receivers: &[FEED],
+    processors: &[HOLD],
+    exporters: pipeline::exporters::ALL,
+};
+
+/// Sends so many batches at once from a thread, then waits to be stopped.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default)]
+pub struct Feed {
+    batches: u64,
+    spans: u64,
+    fail: bool,
+    #[serde(with = "duration")]
+    pause: Duration,
+}
+
+impl Default for Feed {
+    fn default() -> Self {
+        Self {
+            batches: 1,
+            spans: 1,
+            fail: false,
+            pause: Duration::ZERO,
+        }
+    }
+}
+
+impl Settings for Feed {}
+
+impl ReceiverSettings for Feed {
+    fn build(&self, _: Context) -> Result<Box<dyn Receiver>, BoxError> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+impl Receiver for Feed {
+    fn start(
+        self: Box<Self>,
+        output: BatchSender,
+        stop: CancellationToken,
+    ) -> Result<Running, BoxError> {
+        Ok(spawn_thread("feed", move || {
+            for batch in 0..self.batches {
+                output.blocking_send(batch_of(batch, self.spans))?;
+                std::thread::sleep(self.pause);
+            }
+            if self.fail {
+                return Err("the source is gone".into());
+            }
+            while !stop.is_cancelled() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Ok(())
+        })?)
+    }
+}
+
+/// A batch of spans with ids that follow from their numbers.
+pub fn batch_of(batch: u64, spans: u64) -> Batch {
+    let text = |text: &str| {
+        Some(AnyValue {
+            value: Some(any_value::Value::StringValue(text.to_owned())),
+        })
+    };
+    let span = |number: u64| Span {
+        trace_id: u128::from(batch + 1).to_be_bytes().to_vec(),
+        span_id: (batch * 1_000_000 + number + 1).to_be_bytes().to_vec(),
+        name: format!("GET {number}"),
+        kind: 2,
+        start_time_unix_nano: 1_700_000_000_000_000_000 + number,
+        end_time_unix_nano: 1_700_000_000_005_000_000 + number,
+        ..Span::default()
+    };
+    let attributes = vec![KeyValue {
+        key: "service.name".to_owned(),
+        value: text("shop"),
+        ..KeyValue::default()
+    }];
+    let resource = Some(Resource {
+        attributes,
+        ..Resource::default()
+    });
+    let scope_spans = vec![ScopeSpans {
+        spans: (0..spans).map(span).collect(),
+        ..ScopeSpans::default()
+    }];
+    Batch {
+        resource_spans: vec![ResourceSpans {
+            resource,
+            scope_spans,
+            ..ResourceSpans::default()
+        }],
+        openings: Vec::new(),
+    }
+}
+
+/// Holds batches back until a tick that comes after `hold`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default)]
+pub struct Hold {
+    #[serde(with = "duration")]
+    hold: Duration,
+}
+
+impl Default for Hold {
+    fn default() -> Self {
+        Self {
+            hold: Duration::from_secs(3600),
+        }
+    }
+}
+
+impl Settings for Hold {}
+
+impl ProcessorSettings for Hold {
+    fn build(&self, _: Context) -> Result<Box<dyn Processor>, BoxError> {
+        Ok(Box::new(Holding {
+            hold: self.hold,
+            held: Vec::new(),
+        }))
+    }
+}
+
+struct Holding {
+    hold: Duration,
+    held: Vec<(Monotonic, Batch)>,
+}
+
+impl Processor for Holding {
+    fn process(&mut self, batch: Batch, now: Monotonic, _: &mut Vec<Batch>) {
+        self.held.push((now, batch));
+    }
+
+    fn tick_interval(&self) -> Option<Duration> {
+        Some(Duration::from_millis(10))
+    }
+
+    fn tick(&mut self, now: Monotonic, out: &mut Vec<Batch>) {
+        let hold = self.hold;
+        out.extend(
+            self.held
+                .extract_if(.., |(since, _)| now.since(*since) >= hold)
+                .map(|(_, batch)| batch),
+        );
+    }
+
+    fn flush(&mut self, _: Monotonic, out: &mut Vec<Batch>) {
+        out.extend(self.held.drain(..).map(|(_, batch)| batch));
+    }
+}
+
+/// A configuration of one pipeline; the metrics endpoint is off.
+pub fn one_pipeline(receiver: &str, processors: &str, exporter: &str, exporter_id: &str) -> String {
+    format!(
+        "receivers: {{feed: {receiver}}}\n\
+         processors: {{hold: {{}}}}\n\
+         exporters: {{{exporter_id}: {exporter}}}\n\
+         service:\n  telemetry: {{metrics: {{level: none}}}}\n  pipelines:\n    traces: \
+         {{receivers: [feed], processors: [{processors}], exporters: [{exporter_id}]}}\n"
+    )
+}
+
+pub fn config(yaml: &str) -> Config {
+    Config::parse("test.yaml", yaml, &FACTORIES, &|_| None).unwrap()
+}
+
+pub fn service(yaml: &str, metrics: &Metrics) -> Service {
+    Service::build(&config(yaml), metrics.clone()).unwrap()
+}
+
+/// Runs until `until`, which sees the metrics.
+pub async fn run<F: Future<Output = ()>>(yaml: &str, until: impl FnOnce(Metrics) -> F) -> Summary {
+    let metrics = Metrics::default();
+    service(yaml, &metrics)
+        .run(until(metrics.clone()))
+        .await
+        .unwrap()
+}
+
+/// Runs until the metrics fulfil the condition, for 20 s at most.
+pub async fn run_until(yaml: &str, condition: impl Fn(&[Sample]) -> bool) -> Summary {
+    run(yaml, |metrics| async move {
+        wait_for(|| condition(&metrics.samples())).await
+    })
+    .await
+}
+
+pub async fn wait_for(condition: impl Fn() -> bool) {
+    for _ in 0..2_000 {
+        if condition() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("what was waited for did not happen in 20 s");
+}
+
+/// The sum of a metric over all labels.
+pub fn total(samples: &[Sample], name: &str) -> f64 {
+    samples
+        .iter()
+        .filter(|sample| sample.name == name)
+        .map(|sample| sample.value)
+        .sum()
+}
+
+/// Lost spans by reason.
+pub fn lost(samples: &[Sample], reason: &str) -> f64 {
+    let lost = samples
+        .iter()
+        .filter(|sample| sample.name == "deeptrace_lost_spans");
+    lost.filter(|sample| sample.label("reason") == Some(reason))
+        .map(|sample| sample.value)
+        .sum()
+}

@@ -1,0 +1,160 @@
+//! Every map and global, and who writes and who reads it.
+
+use aya_ebpf::macros::map;
+use crate::iov::Buffer;
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
+use ebpf_common::{
+    Capture, ConnectionId, Counter, MAX_PAYLOAD, Offsets, SYSCALL_TABLE, Settings, SocketRecord,
+    Target,
+};
+
+/// Records. Kernel writes, user space reads. The loader sets the size.
+#[map]
+pub static RECORDS: RingBuf = RingBuf::with_byte_size(1 << 24, 0);
+
+/// Traced processes by tgid. User space writes; the kernel adds children at fork.
+#[map]
+pub static TARGETS: HashMap<u32, Target> = HashMap::with_max_entries(16_384, 0);
+
+/// Capture mode of a connection. The kernel adds an entry with the defaults and
+/// the role, user space changes the limits, the kernel removes it at CLOSE.
+#[map]
+pub static CONNECTIONS: LruHashMap<ConnectionId, Capture> = LruHashMap::with_max_entries(65_536, 0);
+
+/// Stream positions (read, written) of unix sockets, which the kernel does not
+/// count, by address of the `struct sock`. Kernel only.
+#[map]
+pub static UNIX_POSITIONS: LruHashMap<u64, [u64; 2]> = LruHashMap::with_max_entries(16_384, 0);
+
+/// [`Counter`]s. Kernel writes, user space reads.
+#[map]
+pub static COUNTERS: PerCpuArray<u64> =
+    PerCpuArray::with_max_entries(Counter::ALL.len() as u32, 0);
+
+/// Where a record is put together: one entry a CPU (a per-CPU array allows
+/// 32 KiB an entry). Kernel only. The loader sets the number of entries.
+#[map]
+pub static SCRATCH: Array<Scratch> = Array::with_max_entries(1, 0);
+
+/// The programs that `sys_exit` continues in, by [`Stage`]. User space writes.
+#[map]
+pub static STAGES: ProgramArray = ProgramArray::with_max_entries(3, 0);
+
+/// Index into [`STAGES`].
+#[derive(Clone, Copy)]
+#[repr(u32)]
+pub enum Stage {
+    Message = 0,
+    Messages = 1,
+    NextMessage = 2,
+}
+
+/// A call under work and its record under construction.
+///
+/// What one stage finds out it leaves here and not on its stack: the verifier
+/// does not follow values through maps, so it checks each stage once and not
+/// once for every way that leads to it.
+#[repr(C)]
+pub struct Scratch {
+    pub work: Work,
+    pub record: SocketRecord,
+    /// Twice the limit, so that the verifier sees that any start below
+    /// `MAX_PAYLOAD` plus any length up to `MAX_PAYLOAD` stays inside.
+    pub payload: [u8; 2 * MAX_PAYLOAD as usize],
+}
+
+/// What is known of the call.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Work {
+    /// Where the bytes lie; for the mmsg calls the array of `mmsghdr`.
+    pub buffer: Buffer,
+    /// Address of the peer's `sockaddr`, or 0.
+    pub peer: u64,
+    /// Bytes that moved; messages for the mmsg calls.
+    pub moved: u64,
+    /// Payload bytes wanted.
+    pub limit: u32,
+    pub tgid: u32,
+    pub tid: u32,
+    pub fd: i32,
+    /// A [`ebpf_common::Call`]
+    pub call: u32,
+    /// Not 0: the bytes flow out of the process.
+    pub writing: u32,
+    /// Not 0: `MSG_TRUNC` was given or returned.
+    pub truncated: u32,
+    /// A [`crate::sock::Transport`]
+    pub transport: u32,
+    /// Messages that end at or before this offset carry no payload.
+    pub skip_until: u64,
+    pub messages: Messages,
+}
+
+/// The messages of one recvmmsg or sendmmsg that are still to do.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Messages {
+    /// Address of the next `mmsghdr`
+    pub array: u64,
+    pub left: u32,
+    /// What every message of the call starts with.
+    pub limit: u32,
+    pub flags: u16,
+    pub remote_port: u16,
+    pub reserved: u32,
+}
+
+#[unsafe(no_mangle)]
+static OFFSETS: Offsets = zeroed_offsets();
+#[unsafe(no_mangle)]
+static SETTINGS: Settings = Settings {
+    unix_sockets: 0,
+    report_connects: 0,
+    default_limit: 0,
+    wakeup_bytes: 0,
+    own_tgid: 0,
+    reserved: 0,
+};
+#[unsafe(no_mangle)]
+static SYSCALLS: [u8; SYSCALL_TABLE] = [0; SYSCALL_TABLE];
+
+/// The running kernel's struct offsets; set by the loader.
+#[inline(always)]
+pub fn offsets() -> &'static Offsets {
+    // SAFETY: a read-only global that the loader fills before the program is
+    // verified; black_box keeps the compiler from taking the zeros below for it.
+    unsafe { &*core::hint::black_box(&raw const OFFSETS) }
+}
+
+/// Switches of the whole capture; set by the loader.
+#[inline(always)]
+pub fn settings() -> &'static Settings {
+    // SAFETY: as for `offsets`.
+    unsafe { &*core::hint::black_box(&raw const SETTINGS) }
+}
+
+/// The [`ebpf_common::Call`] of a system call number; 0 = not ours.
+#[inline(always)]
+pub fn call_of(number: u64) -> u8 {
+    if number >= SYSCALL_TABLE as u64 {
+        return 0;
+    }
+    let index = number as usize & (SYSCALL_TABLE - 1);
+    // SAFETY: the index is below the table's length; volatile as the loader fills it.
+    unsafe { core::ptr::read_volatile((&raw const SYSCALLS).cast::<u8>().add(index)) }
+}
+
+const fn zeroed_offsets() -> Offsets {
+    // SAFETY: all fields are integers.
+    unsafe { core::mem::zeroed() }
+}
+
+/// Adds one to a counter of this CPU.
+#[inline(always)]
+pub fn count(counter: Counter) {
+    if let Some(value) = COUNTERS.get_ptr_mut(counter as u32) {
+        // SAFETY: a live entry of this CPU's array; programs do not migrate.
+        unsafe { *value += 1 };
+    }
+}

@@ -1,0 +1,6 @@
+//! One file per hook family.
+
+mod messages;
+mod processes;
+mod sys_exit;
+mod tcp_state;

@@ -1,0 +1,155 @@
+//! `raw_tp/sys_exit (struct pt_regs *regs, long ret)`: every system call's return.
+//!
+//! One hook for all calls: at exit the saved registers still hold the
+//! arguments, so nothing has to be remembered from the entry.
+
+use crate::emit::{begin, scratch, submit_bare};
+use crate::filter::traced_task;
+use crate::iov::{Buffer, MessageHeader, read_user};
+use crate::maps::{STAGES, Stage, Work, call_of, count, offsets};
+use crate::sock::{Transport, fill_identity, fill_streams};
+use crate::task::{Registers, read, sock_of_fd};
+use aya_ebpf::macros::raw_tracepoint;
+use aya_ebpf::programs::RawTracePointContext;
+use ebpf_common::{Call, Counter, Role};
+
+const EINPROGRESS: i64 = 115;
+const MSG_PEEK: u64 = 0x2;
+const MSG_TRUNC: u64 = 0x20;
+const TCP_ESTABLISHED: u8 = 1;
+
+#[raw_tracepoint(tracepoint = "sys_exit")]
+pub fn sys_exit(ctx: RawTracePointContext) -> i32 {
+    if let Err(counter) = try_sys_exit(&ctx) {
+        count(counter);
+    }
+    0
+}
+
+#[inline(always)]
+fn try_sys_exit(ctx: &RawTracePointContext) -> Result<(), Counter> {
+    let regs = Registers(ctx.arg::<u64>(0));
+    let number = call_of(regs.number()?);
+    if number == 0 {
+        return Ok(());
+    }
+    let (tgid, tid) = traced_task()?;
+    regs.refuse_compat()?;
+    let result: i64 = ctx.arg(1);
+    let call = number;
+    if call >= Call::Connect as u8 {
+        return try_connection(regs, call, result, tgid, tid);
+    }
+    if result < 0 {
+        return Err(Counter::CallFailed);
+    }
+    let work = &mut scratch()?.work;
+    work.call = u32::from(call);
+    work.tgid = tgid;
+    work.tid = tid;
+    work.moved = result as u64;
+    work.fd = regs.arg(0)? as i32;
+    work.writing = u32::from(call >= Call::Write as u8 && call <= Call::Sendfile as u8);
+    work.truncated = 0;
+    work.peer = 0;
+    let stage = describe(regs, call, work)?;
+    // SAFETY: the loader fills the array with programs of this type. Does not return.
+    unsafe { STAGES.tail_call(ctx, stage as u32) };
+    Err(Counter::NoStage)
+}
+
+/// Fills in where the call's bytes and its peer's address lie.
+#[inline(always)]
+fn describe(regs: Registers, call: u8, work: &mut Work) -> Result<Stage, Counter> {
+    if call == Call::Sendfile as u8 || call == Call::Splice as u8 {
+        return unseen(regs, call, work).map(|()| Stage::Message);
+    }
+    let second = regs.arg(1)?;
+    if call == Call::Recvmmsg as u8 || call == Call::Sendmmsg as u8 {
+        if call == Call::Recvmmsg as u8 {
+            truncated(regs.arg(3)?)?;
+        }
+        work.buffer = Buffer::scattered(second, 0);
+        return Ok(Stage::Messages);
+    }
+    let third = regs.arg(2)?;
+    if call == Call::Recvmsg as u8 || call == Call::Sendmsg as u8 {
+        let header: MessageHeader = read_user(second)?;
+        work.buffer = Buffer::scattered(header.iov, header.iov_len);
+        work.peer = header.name;
+        if call == Call::Recvmsg as u8 {
+            let cut = u64::from(header.flags) & MSG_TRUNC != 0;
+            work.truncated = u32::from(truncated(third)? || cut);
+        }
+    } else if call == Call::Readv as u8 || call == Call::Writev as u8 {
+        work.buffer = Buffer::scattered(second, third);
+    } else {
+        work.buffer = Buffer::plain(second, third);
+        if call == Call::Recvfrom as u8 {
+            work.truncated = u32::from(truncated(regs.arg(3)?)?);
+        }
+        if call == Call::Recvfrom as u8 || call == Call::Sendto as u8 {
+            work.peer = regs.arg(4)?;
+        }
+    }
+    Ok(Stage::Message)
+}
+
+/// Whether `MSG_TRUNC` is set; a call with `MSG_PEEK` moves nothing.
+#[inline(always)]
+fn truncated(call_flags: u64) -> Result<bool, Counter> {
+    if call_flags & MSG_PEEK != 0 {
+        return Err(Counter::Peeked);
+    }
+    Ok(call_flags & MSG_TRUNC != 0)
+}
+
+/// sendfile(out, in, ..) and splice(in, .., out, ..): the stream moves, unseen.
+#[inline(always)]
+fn unseen(regs: Registers, call: u8, work: &mut Work) -> Result<(), Counter> {
+    if work.moved == 0 {
+        return Err(Counter::CallFailed);
+    }
+    work.buffer = Buffer::UNSEEN;
+    if call == Call::Splice as u8 {
+        let into = regs.arg(2)? as i32;
+        work.writing = u32::from(sock_of_fd(into).is_ok());
+        if work.writing != 0 {
+            work.fd = into;
+        }
+    }
+    Ok(())
+}
+
+/// connect, accept, accept4: which thread opened a connection, and in which role.
+#[inline(always)]
+fn try_connection(
+    regs: Registers,
+    call: u8,
+    result: i64,
+    tgid: u32,
+    tid: u32,
+) -> Result<(), Counter> {
+    let connecting = call == Call::Connect as u8;
+    if result < 0 && !(connecting && result == -EINPROGRESS) {
+        return Err(Counter::CallFailed);
+    }
+    let fd = if connecting { regs.arg(0)? as i32 } else { result as i32 };
+    let sock = sock_of_fd(fd)?;
+    let scratch = scratch()?;
+    let record = &mut scratch.record;
+    begin(record, call, tgid, tid, fd);
+    record.result = result as i32;
+    if fill_identity(sock, record)? == Transport::Tcp {
+        let state: u8 = read(sock, offsets().sock_state)?;
+        if state == TCP_ESTABLISHED {
+            fill_streams(sock, record)?;
+        } else if connecting {
+            // The peer's number is not known yet; ours is one below the next byte.
+            let next: u32 = read(sock, offsets().tcp_write_seq)?;
+            record.local_isn = next.wrapping_sub(1);
+            record.role = Role::Connector as u8;
+        }
+    }
+    submit_bare(scratch)
+}

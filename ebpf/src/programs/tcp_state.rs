@@ -1,0 +1,77 @@
+//! `raw_tp/inet_sock_set_state (const struct sock *sk, int oldstate, int newstate)`:
+//! the end of connections, and who listens or connects.
+//!
+//! The end comes from here and not from close(2): at its exit the file is gone,
+//! and a descriptor that was duplicated or inherited ends nothing.
+
+use crate::emit::{begin, scratch, submit_bare, submit_process};
+use crate::maps::{count, offsets, settings};
+use crate::sock::{fill_identity, forget, peek};
+use crate::task::read;
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
+use aya_ebpf::macros::raw_tracepoint;
+use aya_ebpf::programs::RawTracePointContext;
+use ebpf_common::{Call, Counter, ProcessEvent, ProcessRecord, RecordKind};
+
+const TCP_SYN_SENT: u64 = 2;
+const TCP_FIN_WAIT1: u64 = 4;
+const TCP_CLOSE: u64 = 7;
+const TCP_LAST_ACK: u64 = 9;
+const TCP_LISTEN: u64 = 10;
+
+#[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+pub fn tcp_state(ctx: RawTracePointContext) -> i32 {
+    if let Err(counter) = try_tcp_state(&ctx) {
+        count(counter);
+    }
+    0
+}
+
+#[inline(always)]
+fn try_tcp_state(ctx: &RawTracePointContext) -> Result<(), Counter> {
+    let sock: u64 = ctx.arg(0);
+    let state: u64 = ctx.arg::<i32>(2) as u64;
+    match state {
+        TCP_LISTEN => {
+            let port: u16 = read(sock, offsets().sock_num)?;
+            report(ProcessEvent::Listen, port)
+        }
+        TCP_SYN_SENT if settings().report_connects != 0 => {
+            let port: u16 = read(sock, offsets().sock_dport)?;
+            report(ProcessEvent::Connect, u16::from_be(port))
+        }
+        TCP_FIN_WAIT1 | TCP_LAST_ACK => ended(sock, Call::LocalClose),
+        TCP_CLOSE => ended(sock, Call::Closed),
+        _ => Ok(()),
+    }
+}
+
+#[inline(always)]
+fn report(event: ProcessEvent, port: u16) -> Result<(), Counter> {
+    submit_process(&ProcessRecord {
+        kind: RecordKind::Process as u8,
+        event: event as u8,
+        reserved: 0,
+        tgid: (bpf_get_current_pid_tgid() >> 32) as u32,
+        other: u32::from(port),
+        reserved2: 0,
+        // SAFETY: always callable.
+        time_ns: unsafe { bpf_ktime_get_ns() },
+    })
+}
+
+#[inline(always)]
+fn ended(sock: u64, call: Call) -> Result<(), Counter> {
+    let scratch = scratch()?;
+    let ids = bpf_get_current_pid_tgid();
+    begin(&mut scratch.record, call as u8, (ids >> 32) as u32, ids as u32, -1);
+    let known = match call {
+        Call::Closed => forget(sock, &mut scratch.record)?,
+        _ => peek(sock, &mut scratch.record)?,
+    };
+    if !known {
+        return Ok(());
+    }
+    fill_identity(sock, &mut scratch.record)?;
+    submit_bare(scratch)
+}

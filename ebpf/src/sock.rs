@@ -1,0 +1,265 @@
+//! Reads from `struct sock`: addresses, and where its streams stand.
+
+use crate::maps::{CONNECTIONS, UNIX_POSITIONS, count, offsets, settings};
+use crate::task::read;
+use ebpf_common::{Capture, ConnectionId, Counter, Family, Flags, Role, SocketRecord};
+
+const IPPROTO_TCP: u16 = 6;
+const IPPROTO_UDP: u16 = 17;
+const SOCK_STREAM: u16 = 1;
+/// TCP states in which neither side has sent its last byte and the FIN counts nowhere.
+const TCP_ESTABLISHED: u8 = 1;
+const TCP_CLOSE_WAIT: u8 = 8;
+const TCP_SYN_SENT: u8 = 2;
+/// Reads of a connection's counters until two agree.
+const STABLE_READS: u32 = 4;
+
+/// What the socket can do and where its messages go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Transport {
+    Tcp = 1,
+    Udp = 2,
+    Unix = 3,
+}
+
+/// Fills family, protocol, addresses, ports and network namespace.
+#[inline(always)]
+pub fn fill_identity(sock: u64, record: &mut SocketRecord) -> Result<Transport, Counter> {
+    let o = offsets();
+    let family: u16 = read(sock, o.sock_family)?;
+    let kind: u16 = read(sock, o.sock_type)?;
+    record.sock = sock;
+    record.family = family as u8;
+    if family == Family::Unix as u16 {
+        return fill_unix(sock, kind, record);
+    }
+    if family != Family::Inet as u16 && family != Family::Inet6 as u16 {
+        return Err(Counter::OtherSocket);
+    }
+    let protocol: u16 = read(sock, o.sock_protocol)?;
+    let transport = match protocol {
+        IPPROTO_TCP if kind == SOCK_STREAM => Transport::Tcp,
+        IPPROTO_UDP => Transport::Udp,
+        _ => return Err(Counter::OtherSocket),
+    };
+    record.protocol = protocol as u8;
+    record.remote_port = u16::from_be(read(sock, o.sock_dport)?);
+    record.local_port = read(sock, o.sock_num)?;
+    if family == Family::Inet as u16 {
+        record.local_addr = [read(sock, o.sock_rcv_saddr)?, 0, 0, 0];
+        record.remote_addr = [read(sock, o.sock_daddr)?, 0, 0, 0];
+    } else {
+        record.local_addr = read(sock, o.sock_v6_rcv_saddr)?;
+        record.remote_addr = read(sock, o.sock_v6_daddr)?;
+    }
+    let net: u64 = read(sock, o.sock_net)?;
+    record.netns = read(net, o.net_inum)?;
+    Ok(transport)
+}
+
+#[inline(always)]
+fn fill_unix(sock: u64, kind: u16, record: &mut SocketRecord) -> Result<Transport, Counter> {
+    if settings().unix_sockets == 0 || kind != SOCK_STREAM {
+        return Err(Counter::OtherSocket);
+    }
+    let o = offsets();
+    record.protocol = 0;
+    record.local_addr = [0; 4];
+    record.remote_addr = [0; 4];
+    record.local_port = 0;
+    record.remote_port = 0;
+    record.netns = 0;
+    record.role = Role::Unknown as u8;
+    record.local_isn = unix_inode(sock)?;
+    let peer: u64 = read(sock, o.unix_peer)?;
+    record.remote_isn = match peer {
+        0 => 0,
+        peer => unix_inode(peer)?,
+    };
+    Ok(Transport::Unix)
+}
+
+#[inline(always)]
+fn unix_inode(sock: u64) -> Result<u32, Counter> {
+    let o = offsets();
+    let socket: u64 = read(sock, o.sock_socket)?;
+    if socket == 0 {
+        return Ok(0);
+    }
+    let file: u64 = read(socket, o.socket_file)?;
+    if file == 0 {
+        return Ok(0);
+    }
+    let inode: u64 = read(file, o.file_inode)?;
+    Ok(read::<u64>(inode, o.inode_ino)? as u32)
+}
+
+/// A TCP connection's counters, read at one moment.
+#[derive(Clone, Copy)]
+struct Counters {
+    snd_una: u32,
+    bytes_acked: u64,
+    rcv_nxt: u32,
+    bytes_received: u64,
+}
+
+impl Counters {
+    #[inline(always)]
+    fn read(sock: u64) -> Result<Self, Counter> {
+        let o = offsets();
+        Ok(Self {
+            bytes_acked: read(sock, o.tcp_bytes_acked)?,
+            snd_una: read(sock, o.tcp_snd_una)?,
+            bytes_received: read(sock, o.tcp_bytes_received)?,
+            rcv_nxt: read(sock, o.tcp_rcv_nxt)?,
+        })
+    }
+
+    #[inline(always)]
+    fn id(&self, sock: u64) -> ConnectionId {
+        ConnectionId {
+            sock,
+            send_base: self.snd_una.wrapping_sub(self.bytes_acked as u32),
+            receive_base: self.rcv_nxt.wrapping_sub(self.bytes_received as u32),
+        }
+    }
+}
+
+/// Finds the connection's capture mode, making it when new, and fills the
+/// sequence numbers, the role and both stream positions (`offset`: written,
+/// `other_offset`: read; the caller turns them round for a read).
+///
+/// A softirq may move the counters between two reads; a known connection proves
+/// the values by being found, a new one by reading the same twice.
+#[inline(always)]
+pub fn fill_streams(sock: u64, record: &mut SocketRecord) -> Result<Capture, Counter> {
+    let mut last = Counters::read(sock)?;
+    let mut capture = lookup(&last.id(sock));
+    let mut stable = capture.is_some();
+    for _ in 0..STABLE_READS {
+        if stable {
+            break;
+        }
+        let again = Counters::read(sock)?;
+        capture = lookup(&again.id(sock));
+        stable = capture.is_some() || again.id(sock) == last.id(sock);
+        last = again;
+    }
+    if !stable {
+        count(Counter::Unstable);
+        record.flags |= Flags::UNSTABLE;
+    }
+    let capture = match capture {
+        Some(capture) if capture.role != Role::Unknown as u32 => capture,
+        Some(capture) => remember(&last.id(sock), Capture { role: role(sock, &last)?, ..capture }),
+        None => {
+            let limit = settings().default_limit;
+            let fresh = Capture {
+                role: role(sock, &last)?,
+                read_limit: limit,
+                write_limit: limit,
+                ..Capture::default()
+            };
+            if stable { remember(&last.id(sock), fresh) } else { fresh }
+        }
+    };
+    fill_positions(sock, &last, capture.role, record)?;
+    Ok(capture)
+}
+
+#[inline(always)]
+fn lookup(id: &ConnectionId) -> Option<Capture> {
+    // SAFETY: a copy is taken at once; user space replaces entries as a whole.
+    unsafe { CONNECTIONS.get(id) }.copied()
+}
+
+#[inline(always)]
+fn remember(id: &ConnectionId, capture: Capture) -> Capture {
+    // A failed insert only costs a second look at the next message.
+    let _ = CONNECTIONS.insert(id, &capture, 0);
+    capture
+}
+
+/// Who connected. `bytes_acked` counts the SYN on the connecting side only, while
+/// the count of sent bytes leaves it out on both, so the two bases differ by one there.
+#[inline(always)]
+fn role(sock: u64, counters: &Counters) -> Result<u32, Counter> {
+    let o = offsets();
+    let state: u8 = read(sock, o.sock_state)?;
+    if state == TCP_SYN_SENT {
+        return Ok(Role::Connector as u32);
+    }
+    if state != TCP_ESTABLISHED && state != TCP_CLOSE_WAIT {
+        return Ok(Role::Unknown as u32);
+    }
+    let sent: u64 = read(sock, o.tcp_bytes_sent)?;
+    let retransmitted: u64 = read(sock, o.tcp_bytes_retrans)?;
+    let snd_nxt: u32 = read(sock, o.tcp_snd_nxt)?;
+    let first_byte = snd_nxt.wrapping_sub(sent.wrapping_sub(retransmitted) as u32);
+    let base = counters.snd_una.wrapping_sub(counters.bytes_acked as u32);
+    Ok(match first_byte.wrapping_sub(base) {
+        1 => Role::Connector as u32,
+        0 => Role::Acceptor as u32,
+        _ => Role::Unknown as u32,
+    })
+}
+
+#[inline(always)]
+fn fill_positions(
+    sock: u64,
+    counters: &Counters,
+    role: u32,
+    record: &mut SocketRecord,
+) -> Result<(), Counter> {
+    let o = offsets();
+    let write_seq: u32 = read(sock, o.tcp_write_seq)?;
+    let copied_seq: u32 = read(sock, o.tcp_copied_seq)?;
+    let syn = u64::from(role == Role::Connector as u32);
+    let base = counters.snd_una.wrapping_sub(counters.bytes_acked as u32);
+    let unacked = u64::from(write_seq.wrapping_sub(counters.snd_una));
+    let unread = u64::from(counters.rcv_nxt.wrapping_sub(copied_seq));
+    record.role = role as u8;
+    record.local_isn = base.wrapping_sub(u32::from(role == Role::Acceptor as u32));
+    record.remote_isn =
+        counters.rcv_nxt.wrapping_sub(counters.bytes_received as u32).wrapping_sub(1);
+    record.offset = (counters.bytes_acked + unacked).wrapping_sub(syn);
+    record.other_offset = counters.bytes_received.wrapping_sub(unread);
+    Ok(())
+}
+
+/// Forgets a TCP connection. True: it was one that we traced.
+#[inline(always)]
+pub fn forget(sock: u64, record: &mut SocketRecord) -> Result<bool, Counter> {
+    let counters = Counters::read(sock)?;
+    let id = counters.id(sock);
+    let Some(capture) = lookup(&id) else { return Ok(false) };
+    fill_positions(sock, &counters, capture.role, record)?;
+    Ok(CONNECTIONS.remove(&id).is_ok())
+}
+
+/// A traced TCP connection's streams, without making it known.
+#[inline(always)]
+pub fn peek(sock: u64, record: &mut SocketRecord) -> Result<bool, Counter> {
+    let counters = Counters::read(sock)?;
+    let Some(capture) = lookup(&counters.id(sock)) else { return Ok(false) };
+    fill_positions(sock, &counters, capture.role, record)?;
+    Ok(true)
+}
+
+/// Moves a unix socket's own byte counters and fills the positions as they stand
+/// after the message (`offset`: written, `other_offset`: read).
+#[inline(always)]
+pub fn fill_unix_positions(sock: u64, moved: u64, record: &mut SocketRecord) {
+    let writing = record.flags & Flags::WRITE != 0;
+    // SAFETY: a copy is taken at once.
+    let [mut read, mut written] = unsafe { UNIX_POSITIONS.get(sock) }.copied().unwrap_or([0, 0]);
+    if writing {
+        written += moved;
+    } else {
+        read += moved;
+    }
+    let _ = UNIX_POSITIONS.insert(sock, [read, written], 0);
+    record.offset = written;
+    record.other_offset = read;
+}

@@ -1,0 +1,48 @@
+//! Compiles the C sources of the demo and the workloads, once per version of the source.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+
+/// Where this crate's own files are.
+pub fn home() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The build directory.
+pub fn target_dir() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| home().join("../target"), PathBuf::from)
+}
+
+/// Compiles `source` (relative to this crate) unless its program is newer, and gives the program.
+pub fn c_program(source: &str) -> Result<PathBuf> {
+    let source = home().join(source);
+    let dir = target_dir().join("c-programs");
+    fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
+    let name = source.file_stem().context("a source file has a name")?;
+    let program = dir.join(name);
+    let changed = fs::metadata(&source).and_then(|file| file.modified());
+    let changed = changed.with_context(|| format!("looking at {}", source.display()))?;
+    if fs::metadata(&program)
+        .and_then(|file| file.modified())
+        .is_ok_and(|built| built > changed)
+    {
+        return Ok(program);
+    }
+    // Tests that run at the same time must not see half a program.
+    let unfinished = tempfile::Builder::new()
+        .prefix(name)
+        .tempfile_in(&dir)?
+        .into_temp_path();
+    let status = Command::new("cc")
+        .args(["-O2", "-g", "-Wall", "-Wextra", "-Werror", "-pthread", "-o"])
+        .arg(&unfinished)
+        .arg(&source)
+        .status()
+        .context("running cc")?;
+    ensure!(status.success(), "cc refuses {}", source.display());
+    unfinished.persist(&program)?;
+    Ok(program.canonicalize()?)
+}
