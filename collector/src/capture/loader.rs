@@ -86,6 +86,7 @@ pub enum CaptureError {
 /// The running capture. Dropping it detaches every program.
 pub struct Capture {
     records: RingBuf<MapData>,
+    ring_bytes: u32,
     targets: HashMap<MapData, u32, Target>,
     connections: HashMap<MapData, ConnectionId, Mode>,
     counters: PerCpuArray<MapData, u64>,
@@ -126,6 +127,7 @@ impl Capture {
             attach(&mut programs, name, tracepoint)?;
         }
         Ok(Self {
+            ring_bytes,
             records: take(&mut programs, "RECORDS", |map| RingBuf::try_from(map))?,
             targets: take(&mut programs, "TARGETS", |map| HashMap::try_from(map))?,
             connections: take(&mut programs, "CONNECTIONS", |map| HashMap::try_from(map))?,
@@ -144,6 +146,11 @@ impl Capture {
             drained += 1;
         }
         drained
+    }
+
+    /// Size of the ring buffer.
+    pub fn ring_bytes(&self) -> usize {
+        self.ring_bytes as usize
     }
 
     /// Waits until the ring buffer is an eighth full, or the time is over.

@@ -50,8 +50,8 @@ pub struct Process {
 
 /// What the tracker asks of the world around it.
 pub trait Surroundings {
-    /// The process behind a tgid; None: not known and gone.
-    fn process(&mut self, tgid: u32) -> Option<Process>;
+    /// The process that had this tgid at that `CLOCK_MONOTONIC` time; None: not known and gone.
+    fn process(&mut self, tgid: u32, monotonic_ns: u64) -> Option<Process>;
     /// Wall-clock time of a `CLOCK_MONOTONIC` time.
     fn unix_ns(&self, monotonic_ns: u64) -> u64;
 }
@@ -336,7 +336,7 @@ impl Tracked {
             if kind == SpanKind::Server {
                 threads.opened(span_id);
             }
-            let Some(process) = world.process(begun.first.tgid) else { continue };
+            let Some(process) = world.process(begun.first.tgid, begun.first.exit_ns) else { continue };
             out.openings.push(Opening {
                 span_id,
                 kind,
@@ -367,13 +367,14 @@ impl Tracked {
         finished: Finished,
         world: &mut impl Surroundings,
     ) -> Option<Span> {
-        let process = world.process(finished.request.first.tgid)?;
+        let first = finished.request.first;
+        let process = world.process(first.tgid, first.exit_ns)?;
         let context = Context {
             span_id,
             kind,
             local: self.endpoints.local,
             remote: self.endpoints.remote,
-            start_unix_ns: world.unix_ns(finished.request.first.exit_ns),
+            start_unix_ns: world.unix_ns(first.exit_ns),
             end_unix_ns: world.unix_ns(finished.last.exit_ns),
             resource: process.resource,
             link: self.facts(kind, finished.request.begun(), Some(finished.last)),
