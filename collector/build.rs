@@ -10,14 +10,25 @@ use std::process::Command;
 fn main() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let source = root.join("ebpf");
-    for watched in ["ebpf/src", "ebpf/Cargo.toml", "ebpf/Cargo.lock", "crates/ebpf-common/src"] {
+    for watched in [
+        "ebpf/src",
+        "ebpf/Cargo.toml",
+        "ebpf/Cargo.lock",
+        "crates/ebpf-common/src",
+    ] {
         println!("cargo::rerun-if-changed={}", root.join(watched).display());
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let target = out.join("bpf");
     let status = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .current_dir(&source)
-        .args(["build", "--release", "--locked", "--target", "bpfel-unknown-none"])
+        .args([
+            "build",
+            "--release",
+            "--locked",
+            "--target",
+            "bpfel-unknown-none",
+        ])
         .args(["-Z", "build-std=core", "--target-dir"])
         .arg(&target)
         .env("RUSTC_BOOTSTRAP", "1")
@@ -30,7 +41,9 @@ fn main() {
     match status {
         Ok(status) if status.success() => {}
         other => {
-            eprintln!("building the BPF programs failed ({other:?}); `make setup` installs what it needs");
+            eprintln!(
+                "building the BPF programs failed ({other:?}); `make setup` installs what it needs"
+            );
             std::process::exit(1);
         }
     }

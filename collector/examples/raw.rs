@@ -17,5 +17,7 @@ fn main() {
         }});
     }
     println!("{n} records");
-    for (c, v) in c.counters() { println!("{} {:?}", c.as_str(), v); }
+    for (c, v) in c.counters() {
+        println!("{} {:?}", c.as_str(), v);
+    }
 }

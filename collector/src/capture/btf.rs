@@ -57,15 +57,23 @@ impl Btf {
         }
         let header_len = header.word(4)?;
         let section = |offset_at: usize| -> Result<&[u8], BtfError> {
-            let start = header_len.checked_add(header.word(offset_at)?).ok_or(BtfError::CutShort)?;
-            let end = start.checked_add(header.word(offset_at + 4)?).ok_or(BtfError::CutShort)?;
-            data.get(start as usize..end as usize).ok_or(BtfError::CutShort)
+            let start = header_len
+                .checked_add(header.word(offset_at)?)
+                .ok_or(BtfError::CutShort)?;
+            let end = start
+                .checked_add(header.word(offset_at + 4)?)
+                .ok_or(BtfError::CutShort)?;
+            data.get(start as usize..end as usize)
+                .ok_or(BtfError::CutShort)
         };
         Self::parse_types(&Words(section(8)?), section(16)?)
     }
 
     fn parse_types(types: &Words<'_>, strings: &[u8]) -> Result<Self, BtfError> {
-        let mut btf = Self { members: HashMap::new(), by_name: HashMap::new() };
+        let mut btf = Self {
+            members: HashMap::new(),
+            by_name: HashMap::new(),
+        };
         let (mut at, mut id) = (0, 1);
         while at < types.0.len() {
             let (name, info) = (types.word(at)?, types.word(at + 4)?);
@@ -108,10 +116,13 @@ impl Btf {
             return Some((member.offset_bits, member.type_id));
         }
         let deeper = nesting.checked_sub(1)?;
-        members.iter().filter(|member| member.name.is_empty()).find_map(|member| {
-            let (offset, next) = self.find(member.type_id, name, deeper)?;
-            Some((member.offset_bits + offset, next))
-        })
+        members
+            .iter()
+            .filter(|member| member.name.is_empty())
+            .find_map(|member| {
+                let (offset, next) = self.find(member.type_id, name, deeper)?;
+                Some((member.offset_bits + offset, next))
+            })
     }
 }
 
@@ -125,7 +136,11 @@ fn member(
     Ok(Member {
         name: string_at(strings, types.word(at)?)?,
         type_id: types.word(at + 4)?,
-        offset_bits: if bitfields { offset & 0x00ff_ffff } else { offset },
+        offset_bits: if bitfields {
+            offset & 0x00ff_ffff
+        } else {
+            offset
+        },
     })
 }
 
@@ -184,6 +199,9 @@ mod tests {
         assert_eq!(btf.offset("sock_common", "skc_rcv_saddr"), Ok(4));
         assert!(btf.offset("net", "ns.inum").expect("net.ns.inum") > 0);
         let missing = btf.offset("sock_common", "no_such_field");
-        assert_eq!(missing, Err(BtfError::Missing("sock_common.no_such_field".into())));
+        assert_eq!(
+            missing,
+            Err(BtfError::Missing("sock_common.no_such_field".into()))
+        );
     }
 }

@@ -1,6 +1,8 @@
 //! From the kernel's record to an [`Event`].
 
-use ebpf_common::{Call, ConnectionId, Flags, ProcessEvent, ProcessRecord, RecordKind, Role, SocketRecord};
+use ebpf_common::{
+    Call, ConnectionId, Flags, ProcessEvent, ProcessRecord, RecordKind, Role, SocketRecord,
+};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Which way a message went, seen from the process.
@@ -132,7 +134,11 @@ fn decode_socket(bytes: &[u8]) -> Result<SocketEvent<'_>, Undecodable> {
     let (local, remote) = addresses(&record);
     Ok(SocketEvent {
         call: Call::from_number(record.call).ok_or(Undecodable::Unknown("call"))?,
-        direction: if record.flags & Flags::WRITE != 0 { Direction::Write } else { Direction::Read },
+        direction: if record.flags & Flags::WRITE != 0 {
+            Direction::Write
+        } else {
+            Direction::Read
+        },
         flags: record.flags,
         exit_ns: record.exit_ns,
         tgid: record.tgid,
@@ -165,8 +171,7 @@ fn decode_socket(bytes: &[u8]) -> Result<SocketEvent<'_>, Undecodable> {
 }
 
 fn decode_process(bytes: &[u8]) -> Result<Event<'_>, Undecodable> {
-    let record =
-        ProcessRecord::from_bytes(bytes).ok_or(Undecodable::CutShort(bytes.len()))?;
+    let record = ProcessRecord::from_bytes(bytes).ok_or(Undecodable::CutShort(bytes.len()))?;
     Ok(Event::Process {
         event: ProcessEvent::from_number(record.event).ok_or(Undecodable::Unknown("event"))?,
         tgid: record.tgid,
@@ -178,7 +183,9 @@ fn addresses(record: &SocketRecord) -> (Option<SocketAddr>, Option<SocketAddr>) 
     let ip = |words: [u32; 4]| -> Option<IpAddr> {
         // Network order in memory: read as a number, the words are turned round.
         let [a, b, c, d] = words.map(u32::from_be);
-        let bits = [a, b, c, d].into_iter().fold(0, |bits, word| bits << 32 | u128::from(word));
+        let bits = [a, b, c, d]
+            .into_iter()
+            .fold(0, |bits, word| bits << 32 | u128::from(word));
         match record.family {
             2 => Some(Ipv4Addr::from(a).into()),
             10 => Some(Ipv6Addr::from(bits).to_canonical()),
@@ -202,6 +209,9 @@ mod tests {
         let mut longer_than_the_record = [0; 128];
         longer_than_the_record[0] = 1;
         longer_than_the_record[84] = 1;
-        assert_eq!(decode(&longer_than_the_record).err(), Some(Undecodable::CutShort(128)));
+        assert_eq!(
+            decode(&longer_than_the_record).err(),
+            Some(Undecodable::CutShort(128))
+        );
     }
 }

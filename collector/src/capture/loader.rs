@@ -104,7 +104,11 @@ impl Capture {
         let vmlinux = std::fs::read(VMLINUX).map_err(CaptureError::NoBtf)?;
         let offsets = offsets::resolve(&Btf::parse(&vmlinux)?)?;
         let table = offsets::syscall_table();
-        let ring_bytes = options.ring_bytes.max(1 << 16).checked_next_power_of_two().unwrap_or(1 << 31);
+        let ring_bytes = options
+            .ring_bytes
+            .max(1 << 16)
+            .checked_next_power_of_two()
+            .unwrap_or(1 << 31);
         let settings = Settings {
             unix_sockets: options.unix_sockets.into(),
             report_connects: options.report_connects.into(),
@@ -141,7 +145,9 @@ impl Capture {
     pub fn drain(&mut self, budget: usize, mut each: impl FnMut(&[u8])) -> usize {
         let mut drained = 0;
         while drained < budget {
-            let Some(record) = self.records.next() else { break };
+            let Some(record) = self.records.next() else {
+                break;
+            };
             each(&record);
             drained += 1;
         }
@@ -160,7 +166,10 @@ impl Capture {
             tv_nsec: i64::from(timeout.subsec_nanos()),
         };
         let fd = self.records.as_fd();
-        let mut fds = [rustix::event::PollFd::new(&fd, rustix::event::PollFlags::IN)];
+        let mut fds = [rustix::event::PollFd::new(
+            &fd,
+            rustix::event::PollFlags::IN,
+        )];
         // An interrupted wait is a short wait.
         let _ = rustix::event::poll(&mut fds, Some(&timeout));
     }
@@ -169,7 +178,10 @@ impl Capture {
     pub fn trace(&mut self, tgid: u32) -> Result<(), CaptureError> {
         self.targets
             .insert(tgid, Target { traced: 1 }, 0)
-            .map_err(|source| CaptureError::Map { name: "TARGETS", source: Box::new(source) })
+            .map_err(|source| CaptureError::Map {
+                name: "TARGETS",
+                source: Box::new(source),
+            })
     }
 
     /// Stops to trace a process.
@@ -188,7 +200,10 @@ impl Capture {
     pub fn counters(&self) -> Losses {
         let read = |counter: Counter| {
             let values = self.counters.get(&(counter as u32), 0);
-            (counter, values.map(|values| values.to_vec()).unwrap_or_default())
+            (
+                counter,
+                values.map(|values| values.to_vec()).unwrap_or_default(),
+            )
         };
         Counter::ALL.into_iter().map(read).collect()
     }
@@ -197,13 +212,19 @@ impl Capture {
 fn load_stages(programs: &mut Ebpf) -> Result<ProgramArray<MapData>, CaptureError> {
     let mut stages = take(programs, "STAGES", |map| ProgramArray::try_from(map))?;
     for (index, name) in (0..).zip(STAGES) {
-        let fail = |source| CaptureError::Attach { name, source: Box::new(source) };
+        let fail = |source| CaptureError::Attach {
+            name,
+            source: Box::new(source),
+        };
         let program = raw_tracepoint(programs, name).map_err(fail)?;
         program.load().map_err(fail)?;
         let fd = program.fd().map_err(fail)?;
         stages
             .set(index, fd, 0)
-            .map_err(|source| CaptureError::Map { name: "STAGES", source: Box::new(source) })?;
+            .map_err(|source| CaptureError::Map {
+                name: "STAGES",
+                source: Box::new(source),
+            })?;
     }
     Ok(stages)
 }
@@ -212,21 +233,23 @@ fn raw_tracepoint<'a>(
     programs: &'a mut Ebpf,
     name: &str,
 ) -> Result<&'a mut RawTracePoint, ProgramError> {
-    programs.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()
+    programs
+        .program_mut(name)
+        .ok_or(ProgramError::NotLoaded)?
+        .try_into()
 }
 
-fn attach(
-    programs: &mut Ebpf,
-    name: &'static str,
-    tracepoint: &str,
-) -> Result<(), CaptureError> {
+fn attach(programs: &mut Ebpf, name: &'static str, tracepoint: &str) -> Result<(), CaptureError> {
     raw_tracepoint(programs, name)
         .and_then(|program| {
             program.load()?;
             program.attach(tracepoint)
         })
         .map(drop)
-        .map_err(|source| CaptureError::Attach { name, source: Box::new(source) })
+        .map_err(|source| CaptureError::Attach {
+            name,
+            source: Box::new(source),
+        })
 }
 
 fn take<T>(
@@ -234,9 +257,14 @@ fn take<T>(
     name: &'static str,
     open: impl Fn(aya::maps::Map) -> Result<T, MapError>,
 ) -> Result<T, CaptureError> {
-    let missing = || MapError::InvalidName { name: name.to_owned() };
+    let missing = || MapError::InvalidName {
+        name: name.to_owned(),
+    };
     let map = programs.take_map(name).ok_or_else(missing);
-    map.and_then(open).map_err(|source| CaptureError::Map { name, source: Box::new(source) })
+    map.and_then(open).map_err(|source| CaptureError::Map {
+        name,
+        source: Box::new(source),
+    })
 }
 
 fn load_error(error: EbpfError) -> CaptureError {

@@ -8,5 +8,7 @@ mod loader;
 mod offsets;
 
 pub use decode::{Direction, Event, Protocol, SocketEvent, Undecodable, decode};
-pub use ebpf_common::{Call, Capture as CaptureMode, ConnectionId, Counter, Flags, ProcessEvent, Role};
+pub use ebpf_common::{
+    Call, Capture as CaptureMode, ConnectionId, Counter, Flags, ProcessEvent, Role,
+};
 pub use loader::{Capture, CaptureError, Losses, Options};

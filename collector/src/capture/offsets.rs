@@ -53,7 +53,14 @@ fn registers(btf: &Btf) -> Result<Offsets, BtfError> {
     let regs = |field: &str| btf.offset("pt_regs", field);
     Ok(Offsets {
         regs_number: regs("orig_ax")?,
-        regs_args: [regs("di")?, regs("si")?, regs("dx")?, regs("r10")?, regs("r8")?, regs("r9")?],
+        regs_args: [
+            regs("di")?,
+            regs("si")?,
+            regs("dx")?,
+            regs("r10")?,
+            regs("r8")?,
+            regs("r9")?,
+        ],
         regs_cs: regs("cs")?,
         ..Offsets::default()
     })
@@ -65,7 +72,14 @@ fn registers(btf: &Btf) -> Result<Offsets, BtfError> {
     Ok(Offsets {
         regs_number: btf.offset("pt_regs", "syscallno")?,
         // x0 holds the result at exit; its first value is kept beside it.
-        regs_args: [btf.offset("pt_regs", "orig_x0")?, x0 + 8, x0 + 16, x0 + 24, x0 + 32, x0 + 40],
+        regs_args: [
+            btf.offset("pt_regs", "orig_x0")?,
+            x0 + 8,
+            x0 + 16,
+            x0 + 24,
+            x0 + 32,
+            x0 + 40,
+        ],
         regs_cs: 0,
         ..Offsets::default()
     })
@@ -75,7 +89,10 @@ fn registers(btf: &Btf) -> Result<Offsets, BtfError> {
 pub fn syscall_table() -> [u8; SYSCALL_TABLE] {
     let mut table = [0; SYSCALL_TABLE];
     for (number, call) in numbers() {
-        if let Some(entry) = usize::try_from(number).ok().and_then(|index| table.get_mut(index)) {
+        if let Some(entry) = usize::try_from(number)
+            .ok()
+            .and_then(|index| table.get_mut(index))
+        {
             *entry = call as u8;
         }
     }

@@ -268,3 +268,4 @@ proptest! {
         prop_assert_eq!(after, intact, "{} {}", protocol.name(), fixture.name);
     }
 }
+

@@ -27,8 +27,17 @@ pub(super) struct Context {
 
 /// Builds the span of a finished request.
 pub(super) fn build(finished: Finished, context: Context) -> Span {
-    let Finished { request, response, unpaired, .. } = finished;
-    let error = error_type(context.kind, response.as_ref().map(|r| &r.message), unpaired);
+    let Finished {
+        request,
+        response,
+        unpaired,
+        ..
+    } = finished;
+    let error = error_type(
+        context.kind,
+        response.as_ref().map(|r| &r.message),
+        unpaired,
+    );
     let mut request = request.message;
     let name = std::mem::take(&mut request.span_name);
     let mut attributes = Vec::with_capacity(16);
@@ -38,10 +47,18 @@ pub(super) fn build(finished: Finished, context: Context) -> Span {
     }
     add_addresses(&mut attributes, &context);
     if let Some(error) = &error {
-        put(&mut attributes, semconv::ERROR_TYPE, Value::Str(error.clone()));
+        put(
+            &mut attributes,
+            semconv::ERROR_TYPE,
+            Value::Str(error.clone()),
+        );
     }
     if let Some(reason) = unpaired.filter(|reason| *reason != Unpaired::Closed) {
-        put(&mut attributes, semconv::DEEPTRACE_INCOMPLETE, reason.as_str().into());
+        put(
+            &mut attributes,
+            semconv::DEEPTRACE_INCOMPLETE,
+            reason.as_str().into(),
+        );
     }
     Span {
         trace_id: None,
@@ -93,17 +110,29 @@ fn add_addresses(attributes: &mut Vec<Attribute>, context: &Context) {
     };
     if let Some(server) = server {
         if !has(attributes, semconv::SERVER_ADDRESS) {
-            put(attributes, semconv::SERVER_ADDRESS, server.ip().to_string().into());
+            put(
+                attributes,
+                semconv::SERVER_ADDRESS,
+                server.ip().to_string().into(),
+            );
         }
         if !has(attributes, semconv::SERVER_PORT) {
             put(attributes, semconv::SERVER_PORT, server.port().into());
         }
     }
     if let Some(client) = client.filter(|_| !has(attributes, semconv::CLIENT_ADDRESS)) {
-        put(attributes, semconv::CLIENT_ADDRESS, client.ip().to_string().into());
+        put(
+            attributes,
+            semconv::CLIENT_ADDRESS,
+            client.ip().to_string().into(),
+        );
     }
     if let Some(peer) = context.remote {
-        put(attributes, semconv::NETWORK_PEER_ADDRESS, peer.ip().to_string().into());
+        put(
+            attributes,
+            semconv::NETWORK_PEER_ADDRESS,
+            peer.ip().to_string().into(),
+        );
         put(attributes, semconv::NETWORK_PEER_PORT, peer.port().into());
     }
 }

@@ -77,12 +77,18 @@ impl Counts {
     /// Adds one ignored connection.
     pub fn ignored(&mut self, reason: Ignored, port: u16) {
         let known = self.ignored.len() < MAX_PORTS || self.ignored.contains_key(&(reason, port));
-        *self.ignored.entry((reason, if known { port } else { 0 })).or_default() += 1;
+        *self
+            .ignored
+            .entry((reason, if known { port } else { 0 }))
+            .or_default() += 1;
     }
 
     /// Adds one datagram.
     pub fn datagram(&mut self, port: u16) {
         let known = self.datagrams.len() < MAX_PORTS || self.datagrams.contains_key(&port);
-        *self.datagrams.entry(if known { port } else { 0 }).or_default() += 1;
+        *self
+            .datagrams
+            .entry(if known { port } else { 0 })
+            .or_default() += 1;
     }
 }

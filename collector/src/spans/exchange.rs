@@ -124,17 +124,30 @@ impl Exchange {
         if let Some((request, response)) = self.answering.take() {
             let last = at.unwrap_or(response.last);
             let unpaired = Some(reason);
-            self.finished.push(Finished { request, response: Some(response), unpaired, last });
+            self.finished.push(Finished {
+                request,
+                response: Some(response),
+                unpaired,
+                last,
+            });
         }
         for request in std::mem::take(&mut self.open) {
             let last = at.unwrap_or(request.first);
-            self.finished.push(Finished { request, response: None, unpaired: Some(reason), last });
+            self.finished.push(Finished {
+                request,
+                response: None,
+                unpaired: Some(reason),
+                last,
+            });
         }
     }
 
     fn request(&mut self, message: Message, offset: u64, first: Mark) {
         let silent = first.exit_ns.saturating_sub(self.last_activity_ns) >= SILENCE_NS;
-        let earlier = self.open.back().is_some_and(|open| open.first.exit_ns != first.exit_ns);
+        let earlier = self
+            .open
+            .back()
+            .is_some_and(|open| open.first.exit_ns != first.exit_ns);
         self.overlapping |= earlier && self.pairing == Pairing::InOrder;
         if self.resuming && self.overlapping && !silent {
             self.dropped.push(Unpaired::Doubtful);
@@ -144,11 +157,21 @@ impl Exchange {
             self.dropped.push(Unpaired::TooMany);
             return;
         }
-        let request = Request { message, offset, first, after_gap: self.resuming };
+        let request = Request {
+            message,
+            offset,
+            first,
+            after_gap: self.resuming,
+        };
         self.touched = Some(offset);
         self.begun.push(request.begun());
         if request.message.kind == MessageKind::OneWay {
-            self.finished.push(Finished { request, response: None, unpaired: None, last: first });
+            self.finished.push(Finished {
+                request,
+                response: None,
+                unpaired: None,
+                last: first,
+            });
         } else {
             self.open.push_back(request);
         }
@@ -157,7 +180,11 @@ impl Exchange {
     fn response(&mut self, message: Message, offset: u64, last: Mark, complete: bool) {
         self.cut_answer(last);
         let Some(request) = self.take_partner(&message, offset) else {
-            let reason = if self.resuming { Unpaired::Doubtful } else { Unpaired::NoRequest };
+            let reason = if self.resuming {
+                Unpaired::Doubtful
+            } else {
+                Unpaired::NoRequest
+            };
             self.dropped.push(reason);
             return;
         };
@@ -172,9 +199,10 @@ impl Exchange {
     fn take_partner(&mut self, message: &Message, offset: u64) -> Option<Request> {
         let index = match self.pairing {
             Pairing::InOrder => fits(self.open.front()?, offset).then_some(0)?,
-            Pairing::ByKey => {
-                self.open.iter().position(|open| open.message.key == message.key)?
-            }
+            Pairing::ByKey => self
+                .open
+                .iter()
+                .position(|open| open.message.key == message.key)?,
         };
         self.open.remove(index)
     }
@@ -182,7 +210,12 @@ impl Exchange {
     fn finish_answer(&mut self, last: Mark) {
         if let Some((request, response)) = self.answering.take() {
             let response = Response { last, ..response };
-            let finished = Finished { request, response: Some(response), unpaired: None, last };
+            let finished = Finished {
+                request,
+                response: Some(response),
+                unpaired: None,
+                last,
+            };
             self.finished.push(finished);
         }
     }
@@ -191,7 +224,12 @@ impl Exchange {
     fn cut_answer(&mut self, last: Mark) {
         if let Some((request, response)) = self.answering.take() {
             let unpaired = Some(Unpaired::ResponseLost);
-            self.finished.push(Finished { request, response: Some(response), unpaired, last });
+            self.finished.push(Finished {
+                request,
+                response: Some(response),
+                unpaired,
+                last,
+            });
         }
     }
 }

@@ -4,7 +4,9 @@ use super::build::{Context, build};
 use super::counts::{Counts, Unpaired};
 use super::exchange::{Begun, Exchange, Finished};
 use super::threads::Threads;
-use crate::capture::{Call, CaptureMode, ConnectionId, Direction, Flags, Protocol, Role, SocketEvent};
+use crate::capture::{
+    Call, CaptureMode, ConnectionId, Direction, Flags, Protocol, Role, SocketEvent,
+};
 use crate::protocols::Flow;
 use crate::streams::{Connection, Limits, Mark, Piece, Wanted};
 use span_model::{
@@ -119,11 +121,19 @@ impl Tracker {
 
     /// Bytes that the connections hold.
     pub fn buffered_bytes(&self) -> usize {
-        self.connections.values().map(|tracked| tracked.connection.memory()).sum()
+        self.connections
+            .values()
+            .map(|tracked| tracked.connection.memory())
+            .sum()
     }
 
     /// Takes one event.
-    pub fn handle(&mut self, event: &SocketEvent<'_>, world: &mut impl Surroundings, out: &mut Output) {
+    pub fn handle(
+        &mut self,
+        event: &SocketEvent<'_>,
+        world: &mut impl Surroundings,
+        out: &mut Output,
+    ) {
         match event.call {
             Call::Connect => self.connected(event),
             Call::Accept | Call::Accept4 => {}
@@ -160,7 +170,8 @@ impl Tracker {
                 tracked.connection.release(u64::MAX, &mut tracked.exchange);
                 tracked.collect(&mut self.threads, &mut self.counts, world, out);
                 let open = tracked.exchange.open_requests();
-                self.counts.unpaired(tracked.protocol_name(), Unpaired::Shutdown, open);
+                self.counts
+                    .unpaired(tracked.protocol_name(), Unpaired::Shutdown, open);
             }
         }
         self.connections.clear();
@@ -170,7 +181,8 @@ impl Tracker {
         if self.connects.len() >= MAX_CONNECTS {
             self.connects.clear();
         }
-        self.connects.insert(event.sock, self.threads.last_read(event.tid));
+        self.connects
+            .insert(event.sock, self.threads.last_read(event.tid));
     }
 
     fn datagram(&mut self, event: &SocketEvent<'_>) {
@@ -182,7 +194,12 @@ impl Tracker {
         }
     }
 
-    fn message(&mut self, event: &SocketEvent<'_>, world: &mut impl Surroundings, out: &mut Output) {
+    fn message(
+        &mut self,
+        event: &SocketEvent<'_>,
+        world: &mut impl Surroundings,
+        out: &mut Output,
+    ) {
         self.counts.messages += 1;
         self.counts.bytes += u64::from(event.total_len);
         if event.has(Flags::UNSTABLE) {
@@ -200,14 +217,22 @@ impl Tracker {
         tracked.endpoints.learn(event);
         let mark = self.threads.mark(event);
         let offset = tracked.endpoints.stream_offset(event);
-        let piece =
-            Piece { offset, total_len: event.total_len.into(), bytes: event.payload, mark };
+        let piece = Piece {
+            offset,
+            total_len: event.total_len.into(),
+            bytes: event.payload,
+            mark,
+        };
         let ignored = tracked.connection.ignored();
         tracked.exchange.touched = None;
         if event.has(Flags::END) {
-            tracked.connection.end(event.direction, Some(mark), &mut tracked.exchange);
+            tracked
+                .connection
+                .end(event.direction, Some(mark), &mut tracked.exchange);
         } else {
-            tracked.connection.push(event.direction, &piece, &mut tracked.exchange);
+            tracked
+                .connection
+                .push(event.direction, &piece, &mut tracked.exchange);
         }
         tracked.collect(&mut self.threads, &mut self.counts, world, out);
         if event.direction == Direction::Read && !event.has(Flags::END) {
@@ -215,15 +240,23 @@ impl Tracker {
             self.threads.read(event.tid, cause);
         }
         if let Some(reason) = tracked.connection.ignored().filter(|_| ignored.is_none()) {
-            self.counts.ignored(reason, tracked.endpoints.service_port());
+            self.counts
+                .ignored(reason, tracked.endpoints.service_port());
         }
         tracked.ask_kernel(id, out);
     }
 
-    fn local_close(&mut self, event: &SocketEvent<'_>, world: &mut impl Surroundings, out: &mut Output) {
+    fn local_close(
+        &mut self,
+        event: &SocketEvent<'_>,
+        world: &mut impl Surroundings,
+        out: &mut Output,
+    ) {
         let mark = self.threads.mark(event);
         if let Some(tracked) = self.connections.get_mut(&event.connection_id()) {
-            tracked.connection.end(Direction::Write, Some(mark), &mut tracked.exchange);
+            tracked
+                .connection
+                .end(Direction::Write, Some(mark), &mut tracked.exchange);
             tracked.collect(&mut self.threads, &mut self.counts, world, out);
         }
     }
@@ -240,7 +273,9 @@ impl Tracker {
         world: &mut impl Surroundings,
         out: &mut Output,
     ) {
-        let Some(mut tracked) = self.connections.remove(&id) else { return };
+        let Some(mut tracked) = self.connections.remove(&id) else {
+            return;
+        };
         tracked.connection.finish(&mut tracked.exchange);
         tracked.exchange.close(reason, None);
         tracked.collect(&mut self.threads, &mut self.counts, world, out);
@@ -251,8 +286,11 @@ impl Tracker {
         if self.connections.len() < self.limits.connections {
             return;
         }
-        let mut by_age: Vec<_> =
-            self.connections.iter().map(|(id, tracked)| (tracked.last_ns, *id)).collect();
+        let mut by_age: Vec<_> = self
+            .connections
+            .iter()
+            .map(|(id, tracked)| (tracked.last_ns, *id))
+            .collect();
         by_age.sort_unstable_by_key(|(last_ns, _)| *last_ns);
         for (_, id) in by_age.into_iter().take(self.limits.connections / 10 + 1) {
             self.counts.evicted += 1;
@@ -301,7 +339,9 @@ impl Tracked {
     }
 
     fn protocol_name(&self) -> &'static str {
-        self.connection.protocol().map_or("unknown", |protocol| protocol.name())
+        self.connection
+            .protocol()
+            .map_or("unknown", |protocol| protocol.name())
     }
 
     /// Server if requests are read here, client if they are written.
@@ -337,6 +377,9 @@ impl Tracked {
                 threads.opened(span_id);
             }
             let Some(process) = world.process(begun.first.tgid, begun.first.exit_ns) else { continue };
+            let Some(process) = world.process(begun.first.tgid) else {
+                continue;
+            };
             out.openings.push(Opening {
                 span_id,
                 kind,
@@ -407,7 +450,9 @@ impl Tracked {
         let kind = self.kind()?;
         let unparsed = self.connection.unparsed(Direction::Read);
         let request = match kind {
-            SpanKind::Server => unparsed.or(self.exchange.touched).or(self.exchange.newest()),
+            SpanKind::Server => unparsed
+                .or(self.exchange.touched)
+                .or(self.exchange.newest()),
             SpanKind::Client => unparsed
                 .and(self.exchange.awaited())
                 .or(self.exchange.touched)
@@ -470,13 +515,28 @@ impl Endpoints {
             (self.remote_isn, self.local_isn)
         };
         let asks = kind == SpanKind::Client;
-        let initiator = if asks == connector { Initiator::Connector } else { Initiator::Acceptor };
-        RequestKey { connection: ConnectionKey { client_isn, server_isn }, initiator, offset }
+        let initiator = if asks == connector {
+            Initiator::Connector
+        } else {
+            Initiator::Acceptor
+        };
+        RequestKey {
+            connection: ConnectionKey {
+                client_isn,
+                server_isn,
+            },
+            initiator,
+            offset,
+        }
     }
 
     /// Port of the accepting side.
     fn service_port(&self) -> u16 {
-        let address = if self.role == Role::Connector { self.remote } else { self.local };
+        let address = if self.role == Role::Connector {
+            self.remote
+        } else {
+            self.local
+        };
         address.map_or(0, |address| address.port())
     }
 }

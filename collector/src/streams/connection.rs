@@ -100,8 +100,14 @@ pub struct StreamCounts {
 }
 
 enum State {
-    Unknown { pieces: u32 },
-    Speaking { protocol: &'static dyn Protocol, parser: Box<dyn Parser>, read_flow: Flow },
+    Unknown {
+        pieces: u32,
+    },
+    Speaking {
+        protocol: &'static dyn Protocol,
+        parser: Box<dyn Parser>,
+        read_flow: Flow,
+    },
     Ignored(Ignored),
 }
 
@@ -193,7 +199,9 @@ impl Connection {
     pub fn release(&mut self, now_ns: u64, sink: &mut impl Sink) {
         for direction in [Direction::Read, Direction::Write] {
             loop {
-                let Some((oldest, count)) = self.half(direction).waiting() else { break };
+                let Some((oldest, count)) = self.half(direction).waiting() else {
+                    break;
+                };
                 let force = now_ns.saturating_sub(oldest) >= self.limits.hold_ns
                     || count > self.limits.held_pieces
                     || self.memory() > self.limits.direction_bytes;
@@ -202,8 +210,15 @@ impl Connection {
                 if blocked {
                     break;
                 }
-                let Some((offset, total_len, bytes, mark)) = half.take_held(force) else { break };
-                let piece = Piece { offset, total_len, bytes: &bytes, mark };
+                let Some((offset, total_len, bytes, mark)) = half.take_held(force) else {
+                    break;
+                };
+                let piece = Piece {
+                    offset,
+                    total_len,
+                    bytes: &bytes,
+                    mark,
+                };
                 self.accept(direction, &piece, sink);
             }
         }
@@ -223,7 +238,10 @@ impl Connection {
             return;
         }
         let last = at.unwrap_or_else(|| half.mark_at(u64::MAX));
-        if let State::Speaking { parser, read_flow, .. } = &mut self.state {
+        if let State::Speaking {
+            parser, read_flow, ..
+        } = &mut self.state
+        {
             let flow = flow_of(direction, *read_flow);
             if parser.end(flow) {
                 sink.end(flow, last);
@@ -241,7 +259,8 @@ impl Connection {
 
     fn held_response_waits(&self, direction: Direction) -> bool {
         let half = self.half(direction);
-        half.first_held_needs().is_some_and(|needs| self.request_is_late(direction, needs))
+        half.first_held_needs()
+            .is_some_and(|needs| self.request_is_late(direction, needs))
     }
 
     /// True for a response read before its request's record came: records of two
@@ -272,7 +291,9 @@ impl Connection {
         if seen >= piece.total_len && piece.total_len > 0 {
             return;
         }
-        let fresh = usize::try_from(seen).ok().and_then(|seen| piece.bytes.get(seen..));
+        let fresh = usize::try_from(seen)
+            .ok()
+            .and_then(|seen| piece.bytes.get(seen..));
         let fresh = fresh.unwrap_or_default();
         let missing = piece.total_len - seen.min(piece.total_len) - fresh.len() as u64;
         if !fresh.is_empty() {
@@ -298,7 +319,10 @@ impl Connection {
 
     fn resynchronise(&mut self, direction: Direction, mark: Mark, sink: &mut impl Sink) {
         let until = self.half(direction).position();
-        if let State::Speaking { parser, read_flow, .. } = &mut self.state {
+        if let State::Speaking {
+            parser, read_flow, ..
+        } = &mut self.state
+        {
             let flow = flow_of(direction, *read_flow);
             parser.resync(flow);
             self.counts.gaps += 1;
@@ -318,7 +342,12 @@ impl Connection {
     }
 
     fn step_all(&mut self, direction: Direction, sink: &mut impl Sink) {
-        let State::Speaking { parser, read_flow, .. } = &mut self.state else { return };
+        let State::Speaking {
+            parser, read_flow, ..
+        } = &mut self.state
+        else {
+            return;
+        };
         let flow = flow_of(direction, *read_flow);
         let half = match direction {
             Direction::Read => &mut self.read,
@@ -332,12 +361,20 @@ impl Connection {
             if !half.take_due() {
                 break;
             }
-            let answered = if flow == Flow::Response { sink.answered(position) } else { None };
+            let answered = if flow == Flow::Response {
+                sink.answered(position)
+            } else {
+                None
+            };
             match parser.step(flow, half.unread(), answered) {
                 Step::NeedMore => break,
                 Step::Skip(len) => half.skip(len, false),
                 Step::End { consumed } => half.skip(consumed, true),
-                Step::Message { consumed, message, complete } => {
+                Step::Message {
+                    consumed,
+                    message,
+                    complete,
+                } => {
                     let first = half.mark_at(position);
                     let last = half.mark_at((position + consumed as u64).saturating_sub(1));
                     half.consume(consumed);
@@ -381,7 +418,11 @@ impl Connection {
                 Detection::Yes(flow) => {
                     let read_flow = flow_of(direction, flow);
                     let parser = protocol.parser();
-                    self.state = State::Speaking { protocol: *protocol, parser, read_flow };
+                    self.state = State::Speaking {
+                        protocol: *protocol,
+                        parser,
+                        read_flow,
+                    };
                     return;
                 }
                 Detection::NeedMore => undecided = true,

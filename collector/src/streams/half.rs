@@ -127,7 +127,9 @@ impl Half {
 
     /// Where the other direction stood when the first held piece came.
     pub(super) fn first_held_needs(&self) -> Option<u64> {
-        self.held.first_key_value().map(|(_, held)| held.mark.other_offset)
+        self.held
+            .first_key_value()
+            .map(|(_, held)| held.mark.other_offset)
     }
 
     /// Starts, or starts again behind a gap, at `offset`: nothing unread remains.
@@ -146,10 +148,13 @@ impl Half {
         let next = self.next.unwrap_or(self.position);
         self.mark(next, mark);
         self.next = Some(next + bytes.len() as u64);
-        let skipped = bytes.len().min(usize::try_from(self.skip).unwrap_or(usize::MAX));
+        let skipped = bytes
+            .len()
+            .min(usize::try_from(self.skip).unwrap_or(usize::MAX));
         self.advance_skip(skipped as u64);
         self.position += skipped as u64;
-        self.unread.extend_from_slice(bytes.get(skipped..).unwrap_or_default());
+        self.unread
+            .extend_from_slice(bytes.get(skipped..).unwrap_or_default());
     }
 
     /// Moves over `len` bytes that are not there. True: they were to be skipped anyway.
@@ -177,9 +182,16 @@ impl Half {
     /// Skips `len` bytes from `position` on, also those still to come; `ends`: the
     /// message under way ends behind them.
     pub(super) fn skip(&mut self, len: u64, ends: bool) {
-        let here = self.unread.len().min(usize::try_from(len).unwrap_or(usize::MAX));
+        let here = self
+            .unread
+            .len()
+            .min(usize::try_from(len).unwrap_or(usize::MAX));
         self.consume(here);
-        self.skip = if len == u64::MAX { len } else { len - here as u64 };
+        self.skip = if len == u64::MAX {
+            len
+        } else {
+            len - here as u64
+        };
         self.end_after_skip = ends;
     }
 
@@ -207,7 +219,10 @@ impl Half {
     /// The mark of the byte at `offset`.
     pub(super) fn mark_at(&self, offset: u64) -> Mark {
         let before = self.marks.iter().rev().find(|(start, _)| *start <= offset);
-        before.or(self.marks.front()).map(|(_, mark)| *mark).unwrap_or_default()
+        before
+            .or(self.marks.front())
+            .map(|(_, mark)| *mark)
+            .unwrap_or_default()
     }
 
     fn advance_skip(&mut self, len: u64) {
@@ -218,7 +233,11 @@ impl Half {
 
     fn mark(&mut self, start: u64, mark: Mark) {
         // The byte before `position` may still be asked for: it ended a message.
-        while self.marks.get(1).is_some_and(|(start, _)| *start < self.position) {
+        while self
+            .marks
+            .get(1)
+            .is_some_and(|(start, _)| *start < self.position)
+        {
             self.marks.pop_front();
         }
         if self.marks.len() >= MAX_MARKS {

@@ -189,9 +189,15 @@ pub enum ProcessEvent {
 impl ProcessEvent {
     /// The event with this number in a record.
     pub fn from_number(number: u8) -> Option<Self> {
-        [Self::Fork, Self::Exec, Self::Exit, Self::Listen, Self::Connect]
-            .get(usize::from(number).checked_sub(1)?)
-            .copied()
+        [
+            Self::Fork,
+            Self::Exec,
+            Self::Exit,
+            Self::Listen,
+            Self::Connect,
+        ]
+        .get(usize::from(number).checked_sub(1)?)
+        .copied()
     }
 }
 

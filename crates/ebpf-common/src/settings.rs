@@ -14,7 +14,10 @@ pub const SYSCALL_TABLE: usize = 512;
 /// Offsets of the kernel's struct fields in bytes, from the running kernel's BTF.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-#[expect(missing_docs, reason = "named struct_field after the kernel's own names")]
+#[expect(
+    missing_docs,
+    reason = "named struct_field after the kernel's own names"
+)]
 pub struct Offsets {
     pub task_files: u32,
     pub task_pid: u32,

@@ -42,9 +42,9 @@ impl Source {
         })
     }
 
-    /// Whether a line belongs to a test.
+    /// Whether a line belongs to a test, or to a program that is only shown.
     pub fn is_test(&self, line: usize) -> bool {
-        let dirs = ["tests", "benches", "fuzz"];
+        let dirs = ["tests", "benches", "examples", "fuzz"];
         self.file
             .iter()
             .any(|part| dirs.iter().any(|dir| part == *dir))

@@ -64,7 +64,11 @@ enum Phase {
 /// What a head leads to.
 enum Parsed {
     /// A message, and what follows it.
-    Message { message: Box<Message>, body: Body, stop: bool },
+    Message {
+        message: Box<Message>,
+        body: Body,
+        stop: bool,
+    },
     Broken,
 }
 
@@ -85,8 +89,13 @@ impl Parser for Http1Parser {
     }
 
     fn resync(&mut self, flow: Flow) {
-        let hunt = RequestHunt { at_line_start: true };
-        *self.flow(flow) = FlowState { phase: Phase::Hunt(hunt), ..FlowState::default() };
+        let hunt = RequestHunt {
+            at_line_start: true,
+        };
+        *self.flow(flow) = FlowState {
+            phase: Phase::Hunt(hunt),
+            ..FlowState::default()
+        };
     }
 
     fn end(&mut self, flow: Flow) -> bool {
@@ -122,10 +131,18 @@ impl Http1Parser {
         let head = bytes.get(blank..end).unwrap_or_default();
         match read_head(flow, head, answered, !state.in_step) {
             Parsed::Broken => state.give_up(1, Loss::Malformed),
-            Parsed::Message { message, body, stop } => {
+            Parsed::Message {
+                message,
+                body,
+                stop,
+            } => {
                 state.enter(body, flow == Flow::Response && answered.is_none());
                 self.stopped = stop;
-                Step::Message { consumed: end, message, complete: matches!(body, Body::None | Body::Unknown) }
+                Step::Message {
+                    consumed: end,
+                    message,
+                    complete: matches!(body, Body::None | Body::Unknown),
+                }
             }
         }
     }
@@ -141,13 +158,19 @@ impl Http1Parser {
         };
         match found {
             Found::NeedMore => Step::NeedMore,
-            Found::Nothing(consumed) => Step::Resync { consumed, reason: Loss::MidStream },
+            Found::Nothing(consumed) => Step::Resync {
+                consumed,
+                reason: Loss::MidStream,
+            },
             Found::Start(consumed) => {
                 state.phase = Phase::Start;
                 if consumed == 0 {
                     return self.start(flow, bytes, answered);
                 }
-                Step::Resync { consumed, reason: Loss::MidStream }
+                Step::Resync {
+                    consumed,
+                    reason: Loss::MidStream,
+                }
             }
         }
     }
@@ -163,7 +186,9 @@ impl FlowState {
             self.scanned = bytes.len();
             return Reading::Partial;
         }
-        let line = bytes.get(blank..end.unwrap_or(bytes.len())).unwrap_or_default();
+        let line = bytes
+            .get(blank..end.unwrap_or(bytes.len()))
+            .unwrap_or_default();
         let (line, whole) = match end {
             Some(_) => (without_line_end(line), true),
             None => (line, false),
@@ -175,7 +200,10 @@ impl FlowState {
             }
             Flow::Response => {
                 let line = head::status_line(line, whole);
-                (whole && matches!(line, Reading::Done(_)), line == Reading::Bad)
+                (
+                    whole && matches!(line, Reading::Done(_)),
+                    line == Reading::Bad,
+                )
             }
         };
         match (done, bad) {
@@ -191,7 +219,10 @@ impl FlowState {
             Loss::Malformed if !self.in_step => Loss::MidStream,
             reason => reason,
         };
-        *self = Self { phase: Phase::Hunt(RequestHunt::default()), ..Self::default() };
+        *self = Self {
+            phase: Phase::Hunt(RequestHunt::default()),
+            ..Self::default()
+        };
         Step::Resync { consumed, reason }
     }
 
@@ -199,12 +230,19 @@ impl FlowState {
     fn enter(&mut self, body: Body, unanswered: bool) {
         let phase = match body {
             Body::None => Phase::Start,
-            Body::Length(left) => Phase::Length { left, maybe_none: unanswered },
+            Body::Length(left) => Phase::Length {
+                left,
+                maybe_none: unanswered,
+            },
             Body::Chunked => Phase::Chunks { first: true },
             Body::UntilClose => Phase::UntilClose,
             Body::Unknown => Phase::Hunt(RequestHunt::default()),
         };
-        *self = Self { phase, in_step: true, ..Self::default() };
+        *self = Self {
+            phase,
+            in_step: true,
+            ..Self::default()
+        };
     }
 
     fn length(&mut self, bytes: &[u8], left: u64, maybe_none: bool) -> Step {
@@ -214,7 +252,9 @@ impl FlowState {
             return Step::NeedMore;
         }
         self.phase = Phase::Start;
-        Step::End { consumed: if next_head { 0 } else { left } }
+        Step::End {
+            consumed: if next_head { 0 } else { left },
+        }
     }
 
     fn chunk(&mut self, bytes: &[u8], first: bool) -> Step {
@@ -236,7 +276,11 @@ impl FlowState {
         let Some(size) = head::chunk_size(line) else {
             return self.give_up(1, Loss::Malformed);
         };
-        self.phase = if size == 0 { Phase::Trailers } else { Phase::Chunks { first: false } };
+        self.phase = if size == 0 {
+            Phase::Trailers
+        } else {
+            Phase::Chunks { first: false }
+        };
         Step::Skip(wide(line_end + end + 1).saturating_add(size))
     }
 
@@ -251,7 +295,9 @@ impl FlowState {
         let line = bytes.get(..end).unwrap_or_default();
         if without_line_end(line).is_empty() {
             self.phase = Phase::Start;
-            return Step::End { consumed: wide(end + 1) };
+            return Step::End {
+                consumed: wide(end + 1),
+            };
         }
         Step::Skip(wide(end + 1))
     }
@@ -296,7 +342,11 @@ fn read_response(line: head::StatusLine, framing: Framing, answered: Option<&Mes
     let to = |method: &str| answered.is_some_and(|request| request.operation == method);
     let tunnel = to("CONNECT") && (200..300).contains(&line.status);
     let switched = line.status == 101;
-    let body = if tunnel || to("HEAD") { Body::None } else { framing.response_body(line.status) };
+    let body = if tunnel || to("HEAD") {
+        Body::None
+    } else {
+        framing.response_body(line.status)
+    };
     let kind = match line.status {
         101 => MessageKind::Response,
         100..=199 => MessageKind::Interim,
