@@ -1,3 +1,13 @@
 //! The binary `deeptrace-collector`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match collector::app::run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("deeptrace-collector: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -15,7 +15,10 @@ pub struct Totals {
 impl Totals {
     /// Nothing told yet.
     pub fn new(metrics: &Metrics) -> Self {
-        Self { metrics: metrics.clone(), told: HashMap::new() }
+        Self {
+            metrics: metrics.clone(),
+            told: HashMap::new(),
+        }
     }
 
     /// The kernel side's counters, by reason and CPU.
@@ -63,11 +66,24 @@ impl Totals {
         }
         for (port, count) in &counts.datagrams {
             let help = "Datagrams, which no protocol reads yet, by port.";
-            self.total("deeptrace_datagrams", help, &[("port", &port.to_string())], *count);
+            self.total(
+                "deeptrace_datagrams",
+                help,
+                &[("port", &port.to_string())],
+                *count,
+            );
         }
-        for (reason, bytes) in ["mid_stream", "malformed", "too_long"].into_iter().zip(counts.lost_bytes) {
+        for (reason, bytes) in ["mid_stream", "malformed", "too_long"]
+            .into_iter()
+            .zip(counts.lost_bytes)
+        {
             let help = "Bytes given up looking for the start of a message.";
-            self.total("deeptrace_unparsed_bytes", help, &[("reason", reason)], bytes);
+            self.total(
+                "deeptrace_unparsed_bytes",
+                help,
+                &[("reason", reason)],
+                bytes,
+            );
         }
         let dropped = [
             ("gap", counts.gaps),
@@ -81,15 +97,21 @@ impl Totals {
             self.total("deeptrace_dropped", help, &[("reason", reason)], count);
         }
         let help = "Connections that are followed.";
-        self.metrics.gauge("deeptrace_connections", help, &[]).set_len(tracker.connections());
+        self.metrics
+            .gauge("deeptrace_connections", help, &[])
+            .set_len(tracker.connections());
         let help = "Bytes that wait in connections.";
-        self.metrics.gauge("deeptrace_buffered_bytes", help, &[]).set_len(tracker.buffered_bytes());
+        self.metrics
+            .gauge("deeptrace_buffered_bytes", help, &[])
+            .set_len(tracker.buffered_bytes());
     }
 
     /// What became of the processes.
     pub fn discovery(&mut self, counts: Discovery, traced: usize) {
         let help = "Processes that are traced.";
-        self.metrics.gauge("deeptrace_traced_processes", help, &[]).set_len(traced);
+        self.metrics
+            .gauge("deeptrace_traced_processes", help, &[])
+            .set_len(traced);
         let reasons = [
             ("too_many_traced", counts.refused_traced),
             ("too_many_known", counts.refused_known),
@@ -100,14 +122,24 @@ impl Totals {
         ];
         for (reason, count) in reasons {
             let help = "Processes that could not be looked at or kept.";
-            self.total("deeptrace_processes_missed", help, &[("reason", reason)], count);
+            self.total(
+                "deeptrace_processes_missed",
+                help,
+                &[("reason", reason)],
+                count,
+            );
         }
     }
 
     /// Records that are not ours.
     pub fn undecodable(&mut self, count: u64) {
         let labels = [("reason", "undecodable")];
-        self.total("deeptrace_dropped", "Events that cost messages or spans, or may have.", &labels, count);
+        self.total(
+            "deeptrace_dropped",
+            "Events that cost messages or spans, or may have.",
+            &labels,
+            count,
+        );
     }
 
     fn total(&mut self, name: &str, help: &str, labels: &[(&str, &str)], total: u64) {

@@ -80,7 +80,10 @@ impl Settings for EbpfSettings {
 
 impl ReceiverSettings for EbpfSettings {
     fn build(&self, context: Context) -> Result<Box<dyn Receiver>, BoxError> {
-        Ok(Box::new(EbpfReceiver { settings: self.clone(), metrics: context.metrics }))
+        Ok(Box::new(EbpfReceiver {
+            settings: self.clone(),
+            metrics: context.metrics,
+        }))
     }
 }
 
@@ -104,7 +107,9 @@ impl Receiver for EbpfReceiver {
             let _ = ended.send(());
         })?;
         Ok(Box::pin(async move {
-            running.await.map_err(|_| BoxError::from("the thread that reads the kernel has panicked"))
+            running
+                .await
+                .map_err(|_| BoxError::from("the thread that reads the kernel has panicked"))
         }))
     }
 }
@@ -147,7 +152,11 @@ impl Worker {
         let mut worker = Self {
             capture,
             tracker: Tracker::new(limits),
-            world: World { table, clock: WallClock::start(), host_id },
+            world: World {
+                table,
+                clock: WallClock::start(),
+                host_id,
+            },
             out: Output::default(),
             oldest_ns: None,
             chores_ns: now_monotonic().0,
@@ -181,7 +190,14 @@ impl Worker {
     }
 
     fn drain(&mut self) -> usize {
-        let Self { capture, tracker, world, out, undecodable, .. } = self;
+        let Self {
+            capture,
+            tracker,
+            world,
+            out,
+            undecodable,
+            ..
+        } = self;
         let mut changes = Vec::new();
         let drained = capture.drain(DRAIN_BUDGET, |record| match decode(record) {
             Ok(Event::Socket(event)) => tracker.handle(&event, world, out),
@@ -244,7 +260,10 @@ impl Worker {
         self.oldest_ns = None;
         let spans = std::mem::take(&mut self.out.spans);
         let openings = std::mem::take(&mut self.out.openings);
-        let batch = Batch { resource_spans: otlp::encode(spans, VERSION), openings };
+        let batch = Batch {
+            resource_spans: otlp::encode(spans, VERSION),
+            openings,
+        };
         if !batch.is_empty() && self.output.blocking_send(batch).is_err() {
             tracing::debug!("the pipelines ended before the receiver");
         }
@@ -253,7 +272,8 @@ impl Worker {
     fn count(&mut self) {
         self.totals.kernel(&self.capture.counters());
         self.totals.tracker(&self.tracker);
-        self.totals.discovery(self.world.table.counts(), self.world.table.traced().count());
+        self.totals
+            .discovery(self.world.table.counts(), self.world.table.traced().count());
         self.totals.undecodable(self.undecodable);
     }
 }

@@ -17,6 +17,7 @@
 //! - Within the decision delay the order of arrival does not matter.
 
 pub mod assemble;
+mod component;
 pub mod config;
 pub mod decode;
 pub mod evidence;
@@ -25,6 +26,7 @@ pub mod processor;
 mod stats;
 pub mod window;
 
+pub use component::FACTORY;
 pub use config::Config;
 pub use processor::SpanLinker;
 pub use stats::Stats;

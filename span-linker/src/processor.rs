@@ -23,7 +23,8 @@ use span_model::{Opening, ProcessKey, SpanId, SpanKind};
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use pipeline::clock::Monotonic;
+use std::time::Duration;
 
 /// Envelopes remembered; beyond, they are forgotten and grouping starts anew.
 const MAX_ENVELOPES: usize = 4096;
@@ -40,7 +41,7 @@ pub struct SpanLinker {
     /// The last envelope of each process: what came in apart leaves together.
     envelopes: FastMap<ProcessKey, Arc<Envelope>>,
     stats: Stats,
-    began: Option<Instant>,
+    began: Option<Monotonic>,
     now: Moment,
 }
 
@@ -82,7 +83,7 @@ impl SpanLinker {
     }
 
     /// Takes spans in, and gives out those whose decision is due.
-    pub fn process(&mut self, batch: Batch, now: Instant, out: &mut Vec<Batch>) {
+    pub fn process(&mut self, batch: Batch, now: Monotonic, out: &mut Vec<Batch>) {
         self.advance(now);
         let mut leaving = Leaving::default();
         for opening in batch.openings {
@@ -97,7 +98,7 @@ impl SpanLinker {
     }
 
     /// Gives out the spans whose decision is due.
-    pub fn tick(&mut self, now: Instant, out: &mut Vec<Batch>) {
+    pub fn tick(&mut self, now: Monotonic, out: &mut Vec<Batch>) {
         self.advance(now);
         let mut leaving = Leaving::default();
         self.release_due(&mut leaving);
@@ -131,9 +132,9 @@ impl SpanLinker {
         self.held.len()
     }
 
-    fn advance(&mut self, now: Instant) {
+    fn advance(&mut self, now: Monotonic) {
         let began = *self.began.get_or_insert(now);
-        let now = Moment(millis(now.saturating_duration_since(began)));
+        let now = Moment(millis(now.since(began)));
         self.now = self.now.max(now);
     }
 }

@@ -120,7 +120,7 @@ fn a_span_without_an_id_goes_through_and_is_counted() {
     batch.resource_spans[0].scope_spans[0].spans[0].span_id = vec![1, 2, 3];
     let mut out = Vec::new();
     let mut linker = span_linker::SpanLinker::new(Config::default());
-    linker.process(batch, std::time::Instant::now(), &mut out);
+    linker.process(batch, pipeline::clock::Monotonic::default(), &mut out);
     assert_eq!(
         out.iter().map(pipeline::Batch::span_count).sum::<usize>(),
         1

@@ -376,8 +376,7 @@ impl Tracked {
             if kind == SpanKind::Server {
                 threads.opened(span_id);
             }
-            let Some(process) = world.process(begun.first.tgid, begun.first.exit_ns) else { continue };
-            let Some(process) = world.process(begun.first.tgid) else {
+            let Some(process) = world.process(begun.first.tgid, begun.first.exit_ns) else {
                 continue;
             };
             out.openings.push(Opening {

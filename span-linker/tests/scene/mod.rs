@@ -18,7 +18,8 @@ use span_model::{
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use pipeline::clock::Monotonic;
+use std::time::Duration;
 
 /// Ids are small numbers in tests.
 pub fn id(number: u64) -> SpanId {
@@ -170,7 +171,6 @@ pub fn began(seen: &[Seen]) -> Batch {
 /// A linker and its clock.
 pub struct Stage {
     pub linker: SpanLinker,
-    epoch: Instant,
     out: Vec<Batch>,
 }
 
@@ -178,19 +178,18 @@ impl Stage {
     pub fn new(config: Config) -> Self {
         Self {
             linker: SpanLinker::new(config),
-            epoch: Instant::now(),
             out: Vec::new(),
         }
     }
 
     pub fn at(&mut self, millis: u64, batch: Batch) -> &mut Self {
-        let now = self.epoch + Duration::from_millis(millis);
+        let now = Monotonic::from_millis(millis);
         self.linker.process(batch, now, &mut self.out);
         self
     }
 
     pub fn tick(&mut self, millis: u64) -> &mut Self {
-        let now = self.epoch + Duration::from_millis(millis);
+        let now = Monotonic::from_millis(millis);
         self.linker.tick(now, &mut self.out);
         self
     }

@@ -204,7 +204,11 @@ impl RedisParser {
             && !reply.is_error
             && feeds.iter().any(|feed| answers(answered, feed));
         if feeds {
-            self.feed = if nesting.is_done() { Feed::Yes } else { Feed::Next };
+            self.feed = if nesting.is_done() {
+                Feed::Yes
+            } else {
+                Feed::Next
+            };
         }
         self.response.message(taken, message, nesting)
     }

@@ -53,9 +53,8 @@ enum Frame {
 impl Nesting {
     /// A command that starts here.
     pub(super) fn command() -> Self {
-        Self { grammar: Grammar::Command, ..Self::elements(1) }
         Self {
-            command: true,
+            grammar: Grammar::Command,
             ..Self::elements(1)
         }
     }
@@ -67,11 +66,10 @@ impl Nesting {
 
     /// So many values.
     pub(super) fn elements(count: u64) -> Self {
-        Self { frames: vec![Frame::Count(count)], pending: 0, grammar: Grammar::Reply }
         Self {
             frames: vec![Frame::Count(count)],
             pending: 0,
-            command: false,
+            grammar: Grammar::Reply,
         }
     }
 

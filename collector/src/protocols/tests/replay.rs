@@ -30,14 +30,23 @@ impl Fixture {
     /// False for recordings after which the connection carries nothing more, and for
     /// those that begin with a cut message.
     pub(crate) fn goes_on(&self) -> bool {
-        let ends = ["until_close", "upgrade", "connect", "monitor", "http_1_0", "mid_stream"];
+        let ends = [
+            "until_close",
+            "upgrade",
+            "connect",
+            "monitor",
+            "http_1_0",
+            "mid_stream",
+        ];
         !ends.contains(&self.name.as_str())
     }
 }
 
 /// All recordings of a protocol; `record.py` there says how they are written.
 pub(crate) fn fixtures(protocol: &dyn Protocol) -> Vec<Fixture> {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("testdata").join(protocol.name());
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("testdata")
+        .join(protocol.name());
     let mut fixtures: Vec<Fixture> = fs::read_dir(&folder)
         .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
         .map(|entry| entry.unwrap().path())
@@ -53,17 +62,30 @@ pub(crate) fn fixtures(protocol: &dyn Protocol) -> Vec<Fixture> {
 /// One recording.
 pub(crate) fn fixture(protocol: &dyn Protocol, name: &str) -> Fixture {
     let all = fixtures(protocol);
-    all.into_iter().find(|one| one.name == name).unwrap_or_else(|| panic!("no fixture {name}"))
+    all.into_iter()
+        .find(|one| one.name == name)
+        .unwrap_or_else(|| panic!("no fixture {name}"))
 }
 
 fn parse(text: &str) -> Vec<Read> {
-    let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let lines = text
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines
         .map(|line| {
             let (mark, quoted) = line.split_once(' ').unwrap();
-            let flow = if mark == ">" { Flow::Request } else { Flow::Response };
-            let escaped = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-            Read { flow, bytes: unescape(escaped.unwrap()) }
+            let flow = if mark == ">" {
+                Flow::Request
+            } else {
+                Flow::Response
+            };
+            let escaped = quoted
+                .strip_prefix('"')
+                .and_then(|rest| rest.strip_suffix('"'));
+            Read {
+                flow,
+                bytes: unescape(escaped.unwrap()),
+            }
         })
         .collect()
 }
@@ -189,9 +211,16 @@ impl Replay {
         let passed = lane.skip.min(lane.unread.len() as u64);
         lane.unread.drain(..usize::try_from(passed).unwrap());
         lane.offset += passed;
-        lane.skip = if lane.skip == u64::MAX { u64::MAX } else { lane.skip - passed };
+        lane.skip = if lane.skip == u64::MAX {
+            u64::MAX
+        } else {
+            lane.skip - passed
+        };
         if lane.skip == 0 && std::mem::take(&mut lane.ends) {
-            let current = lane.current.take().expect("an end needs a message under way");
+            let current = lane
+                .current
+                .take()
+                .expect("an end needs a message under way");
             self.seen[current].end = Some(lane.offset);
         }
         lane.skip == 0 && !lane.unread.is_empty()
@@ -199,10 +228,16 @@ impl Replay {
 
     /// One step. False: the parser waits or has stopped.
     fn advance(&mut self, flow: Flow) -> bool {
-        let answered = self.open.front().copied().filter(|_| flow == Flow::Response);
+        let answered = self
+            .open
+            .front()
+            .copied()
+            .filter(|_| flow == Flow::Response);
         let answered_message = answered.map(|at| self.seen[at].message.clone());
         let lane = &mut self.lanes[flow as usize];
-        let step = self.parser.step(flow, &lane.unread, answered_message.as_ref());
+        let step = self
+            .parser
+            .step(flow, &lane.unread, answered_message.as_ref());
         let was_empty_end = std::mem::take(&mut lane.empty_end);
         let there = lane.unread.len();
         match step {
@@ -214,7 +249,11 @@ impl Replay {
                 assert!(count > 0, "a skip of nothing");
                 lane.skip = count;
             }
-            Step::Message { consumed, message, complete } => {
+            Step::Message {
+                consumed,
+                message,
+                complete,
+            } => {
                 assert!((1..=there).contains(&consumed), "{consumed} of {there}");
                 assert!(lane.current.is_none(), "a message inside a message");
                 let at = self.seen.len();
@@ -226,7 +265,13 @@ impl Replay {
                     MessageKind::Response => drop(self.open.pop_front()),
                     MessageKind::OneWay | MessageKind::Interim => {}
                 }
-                self.seen.push(Seen { flow, start, end: None, message: *message, answers });
+                self.seen.push(Seen {
+                    flow,
+                    start,
+                    end: None,
+                    message: *message,
+                    answers,
+                });
             }
             Step::End { consumed } => {
                 assert!(lane.current.is_some(), "an end without a message");

@@ -1,0 +1,97 @@
+//! The command line: builds the rooms in order and owns the shutdown.
+
+use crate::receiver::EbpfSettings;
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use pipeline::component::{Factories, Factory};
+use pipeline::telemetry::{Metrics, Sample, init_logs};
+use pipeline::{Config, Service, exporters};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Component types of this binary.
+pub const FACTORIES: Factories = Factories {
+    receivers: &[Factory::receiver::<EbpfSettings>("ebpf")],
+    processors: &[span_linker::FACTORY],
+    exporters: exporters::ALL,
+};
+
+/// Shows how requests travel through programs that nobody instrumented.
+#[derive(Debug, Parser)]
+#[command(name = "deeptrace-collector", version)]
+struct Arguments {
+    /// Configuration file.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Checks a configuration and says everything that is wrong with it.
+    Validate,
+    /// Says what this kernel and these privileges allow, and what would be traced.
+    Doctor,
+}
+
+/// Does what the command line says.
+pub fn run() -> anyhow::Result<ExitCode> {
+    let arguments = Arguments::parse();
+    let path = arguments.config.as_deref();
+    let load = || -> anyhow::Result<Config> {
+        let path = path.context("no configuration: pass --config FILE")?;
+        Ok(Config::load(path, &FACTORIES)?)
+    };
+    match arguments.command {
+        Some(Command::Validate) => {
+            for warning in load()?.warnings {
+                eprintln!("warning: {warning}");
+            }
+            println!("{} is sound", path.unwrap_or(&PathBuf::new()).display());
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(Command::Doctor) => doctor(),
+        None => serve(load()?),
+    }
+}
+
+fn doctor() -> anyhow::Result<ExitCode> {
+    Ok(ExitCode::FAILURE)
+}
+
+fn serve(config: Config) -> anyhow::Result<ExitCode> {
+    init_logs(&config.telemetry.logs)?;
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let summary = runtime.block_on(async {
+        let service = Service::build(&config, Metrics::default())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let until = async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        anyhow::Ok(service.run(until).await?)
+    })?;
+    print_summary(&summary.samples);
+    match summary.failure {
+        Some(failure) => Err(failure.into()),
+        None => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// What was captured, made, linked, sent and lost, on stderr. Zeros are left out.
+fn print_summary(samples: &[Sample]) {
+    eprintln!("summary:");
+    for sample in samples.iter().filter(|sample| sample.value != 0.0) {
+        eprintln!("  {sample}");
+    }
+}
