@@ -375,9 +375,9 @@ impl Table {
         if let Some(traced) = &known.traced {
             if !is_same {
                 // Tracing it anew says what untracing it first would say.
-                round
-                    .changes
-                    .retain(|change| *change != Change::Untrace { pid });
+                if round.changes.last() == Some(&Change::Untrace { pid }) {
+                    round.changes.pop();
+                }
                 round.changes.push(Change::Trace(Arc::clone(traced)));
             }
             self.traced += usize::from(!is_same);

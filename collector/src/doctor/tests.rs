@@ -1,6 +1,6 @@
 use super::report::printable;
 use super::*;
-use crate::discovery::{HostFacts, Limits, Pid, Proc, Selector, Users};
+use crate::discovery::{HostFacts, Limits, Pid, Proc, Selector, Table, Users};
 
 fn healthy() -> Facts {
     Facts {
@@ -104,11 +104,8 @@ fn what_makes_tracing_impossible_fails() {
             (
                 "kernel test",
                 |facts| {
-                    facts.kernel_tests.push(Check::fail(
-                        "ring buffer",
-                        "refused",
-                        "use another kernel",
-                    ))
+                    let test = Check::fail("ring buffer", "refused", "use another kernel");
+                    facts.kernel_tests.push(test);
                 },
                 &["ring buffer"],
             ),

@@ -4,7 +4,7 @@
 //! next argument, which mean that no script follows. What is no row is no
 //! interpreter.
 
-use super::{Facts, file_name, launchers, program};
+use super::{Facts, file, file_name, launchers, program};
 use crate::discovery::environment::Environment;
 use std::path::Path;
 
@@ -230,8 +230,14 @@ const EXTENSIONS: &[&str] = &[
     ".phar", ".sh", ".jar", ".war", ".dll", ".lua", ".tsx",
 ];
 
+/// The row of a process. The executable comes first: a script that is executed
+/// by its `#!` line gives its own name to the process.
+pub(super) fn interpreter_of(facts: &Facts<'_>) -> Option<&'static Interpreter> {
+    interpreter(file(facts)).or_else(|| interpreter(program(facts)))
+}
+
 /// The row of a program, by its file name with or without a version.
-pub(super) fn interpreter(program: &str) -> Option<&'static Interpreter> {
+fn interpreter(program: &str) -> Option<&'static Interpreter> {
     let unversioned =
         program.trim_end_matches(|character: char| character.is_ascii_digit() || character == '.');
     let unversioned = match unversioned {
@@ -247,7 +253,7 @@ pub(super) fn interpreter(program: &str) -> Option<&'static Interpreter> {
 pub(super) fn name(environment: &Environment, facts: &Facts<'_>) -> Option<String> {
     let program = program(facts);
     let arguments = facts.arguments.get(1..).unwrap_or_default();
-    let Some(interpreter) = interpreter(program) else {
+    let Some(interpreter) = interpreter_of(facts) else {
         return launchers::name(program, arguments, environment);
     };
     if let [title] = facts.arguments
@@ -382,6 +388,9 @@ fn script_name(
             .split('/')
             .find(|part| !part.starts_with('@'))
             .map(|tool| stem(tool).to_owned());
+    }
+    if script.starts_with("/dev/fd/") || script.starts_with("/proc/self/fd/") {
+        return None;
     }
     let stem = stem(script);
     if !GENERIC_STEMS.contains(&stem) && !matches!(stem, "." | "..") {
