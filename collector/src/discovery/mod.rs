@@ -17,6 +17,8 @@ mod naming;
 mod process;
 mod procfs;
 mod resource;
+#[cfg(test)]
+mod running;
 mod runtime;
 mod selection;
 mod sockets;

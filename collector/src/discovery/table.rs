@@ -125,7 +125,7 @@ impl Table {
 
     /// Compares the table with `/proc`. The first scan finds everything, later
     /// ones what events have missed: at once which processes have come and gone,
-    /// within [`CHECK_ROUNDS`] scans which have executed something or have been
+    /// within `CHECK_ROUNDS` scans which have executed something or have been
     /// replaced. Measured with 1,000 processes, release build: 2 ms for a later
     /// scan (readdir is most of it; 12 ms if it checked all), 30 ms for a first
     /// one that selects nothing, 65 ms when rules ask for ports, 105 ms when

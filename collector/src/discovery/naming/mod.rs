@@ -7,6 +7,7 @@
 
 mod launchers;
 mod scripts;
+mod titles;
 
 use super::environment::Environment;
 use span_model::semconv;

@@ -1,10 +1,11 @@
 use super::super::Select;
+use super::super::running::Running;
 use super::*;
 use crate::clock::UnixNs;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use tempfile::TempDir;
 
 /// A `/proc` of our own making: pids can be given again at will.
@@ -302,19 +303,14 @@ fn a_real_program_is_found_by_a_scan_and_lost_when_it_ends() {
     let directory = tempfile::tempdir().unwrap();
     let program = directory.path().join("checkout");
     fs::copy("/bin/sleep", &program).unwrap();
-    let mut child = Command::new(&program)
-        .arg("60")
-        .stdin(Stdio::null())
-        .spawn()
-        .unwrap();
-    let pid = Pid(child.id());
+    let running = Running::start(Command::new(&program).arg("60"));
+    let pid = running.pid();
     let select = format!(
         r#"[{{"action":"include","executable":"{}"}}]"#,
         program.display()
     );
     let mut table = table_of(Proc::open("/proc").unwrap(), &select, Limits::default());
     assert_eq!(scan(&mut table, 1), format!("+{pid} checkout"));
-    child.kill().unwrap();
-    child.wait().unwrap();
+    drop(running);
     assert_eq!(scan(&mut table, 2), format!("-{pid}"));
 }
