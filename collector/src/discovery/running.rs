@@ -15,7 +15,7 @@ impl Running {
                 // Another test forked while a copy of a program was being written,
                 // and its child has not executed anything yet.
                 Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => {
-                    std::thread::yield_now()
+                    std::thread::yield_now();
                 }
                 Err(error) => panic!("{command:?}: {error}"),
             }
