@@ -1,7 +1,7 @@
 //! Traced processes that have exited, kept for spans that come late.
 
 use super::procfs::Pid;
-use super::table::Traced;
+use super::traced::Traced;
 use crate::clock::MonotonicNs;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

@@ -17,10 +17,13 @@ mod naming;
 mod process;
 mod procfs;
 mod resource;
+#[cfg(test)]
+mod running;
 mod runtime;
 mod selection;
 mod sockets;
 mod table;
+mod traced;
 
 pub use container::Container;
 pub use environment::Environment;
@@ -32,7 +35,8 @@ pub use resource::build as build_resource;
 pub use runtime::Runtime;
 pub use selection::{Action, Decision, Needs, PortSet, Rule, Select, Selector};
 pub use sockets::{Ports, SocketTables};
-pub use table::{Change, Counts, Limits, Table, Traced};
+pub use table::{Counts, Limits, Table};
+pub use traced::{Change, Traced};
 
 /// Why something could not be found out.
 #[derive(Debug, thiserror::Error)]

@@ -170,29 +170,15 @@ fn effective_user(status: &[u8]) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::running::Running;
     use super::super::{NameSource, Proc};
     use super::*;
-    use std::process::{Child, Command, Stdio};
-
-    /// Ended by its pid when the test is over.
-    pub struct Running(Child);
-
-    impl Drop for Running {
-        fn drop(&mut self) {
-            let _ = self.0.kill();
-            let _ = self.0.wait();
-        }
-    }
+    use std::process::Command;
 
     /// Starts a program and waits until exec has put the command line in place.
     fn run(command: &mut Command) -> (Running, Process, Details) {
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        let entry = Proc::open("/proc").unwrap().entry(Pid(child.id())).unwrap();
-        let running = Running(child);
+        let running = Running::start(command);
+        let entry = Proc::open("/proc").unwrap().entry(running.pid()).unwrap();
         loop {
             let process = entry
                 .process(Needs {

@@ -241,6 +241,7 @@ pub(super) fn undeleted(path: PathBuf) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use super::super::running::Running;
     use super::*;
 
     #[test]
@@ -280,14 +281,10 @@ mod tests {
 
     #[test]
     fn a_handle_of_a_dead_process_says_gone() {
-        let mut child = std::process::Command::new("sleep")
-            .arg("60")
-            .spawn()
-            .unwrap();
-        let entry = Proc::open("/proc").unwrap().entry(Pid(child.id())).unwrap();
+        let running = Running::start(std::process::Command::new("sleep").arg("60"));
+        let entry = Proc::open("/proc").unwrap().entry(running.pid()).unwrap();
         assert!(entry.stat().is_ok());
-        child.kill().unwrap();
-        child.wait().unwrap();
+        drop(running);
         assert!(matches!(entry.stat(), Err(Error::Gone(_))));
         assert!(matches!(entry.read("cmdline", 10), Err(Error::Gone(_))));
     }

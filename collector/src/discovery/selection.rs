@@ -11,6 +11,7 @@ use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor, value};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::path::Path;
 
 /// What happens to a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
@@ -41,6 +42,7 @@ pub struct Rule {
     #[serde(default, deserialize_with = "one_or_many")]
     pub pid: Option<Vec<u32>>,
     /// Globs: on the whole path, or on the file name when there is no slash in it.
+    /// Links are resolved; the name of the link matches too, up to 15 characters of it.
     #[serde(default, deserialize_with = "one_or_many")]
     pub executable: Option<Vec<String>>,
     /// TCP ports that the process listens on: `80`, `"8000-8999"`, `"80,443"`.
@@ -262,17 +264,23 @@ fn patterns(
         .map(Some)
 }
 
+/// The name that the program was called by counts too: Debian's `redis-server`
+/// is a link to `redis-check-rdb`, and nobody would write that into a rule.
 fn executable_matches(patterns: &[Pattern], process: &Process) -> bool {
     let Some(path) = &process.executable else {
         return false;
     };
+    let called = path.with_file_name(&process.short_name);
     patterns.iter().any(|pattern| {
-        if pattern.text.contains('/') {
-            pattern.glob.is_match(path)
-        } else {
-            path.file_name()
-                .is_some_and(|name| pattern.glob.is_match(name))
-        }
+        let matches = |path: &Path| {
+            if pattern.text.contains('/') {
+                pattern.glob.is_match(path)
+            } else {
+                path.file_name()
+                    .is_some_and(|name| pattern.glob.is_match(name))
+            }
+        };
+        matches(path) || matches(&called)
     })
 }
 

@@ -7,6 +7,7 @@
 
 mod launchers;
 mod scripts;
+mod titles;
 
 use super::environment::Environment;
 use span_model::semconv;
@@ -47,6 +48,8 @@ pub struct ServiceName {
     pub source: NameSource,
 }
 
+/// The kernel cuts names of processes to this length.
+const SHORT_NAME_BYTES: usize = 15;
 /// Longer names are cut.
 const MAX_NAME_CHARS: usize = 255;
 
@@ -86,32 +89,46 @@ fn executable_name(facts: &Facts<'_>) -> Option<String> {
     Some(name.to_owned()).filter(|name| !name.is_empty())
 }
 
-/// The program that runs, by its file name. Programs that are many programs in
-/// one file go by the name they were called by.
+/// The file name of the executable, links resolved.
+fn file<'a>(facts: &Facts<'a>) -> &'a str {
+    let name = facts.executable.and_then(Path::file_name);
+    name.and_then(|name| name.to_str())
+        .unwrap_or(facts.short_name)
+}
+
+/// The program that runs, by the name that people call it by: Debian's
+/// `redis-server` is a link to `redis-check-rdb`, and busybox is many programs.
 fn program<'a>(facts: &Facts<'a>) -> &'a str {
-    let called = facts
-        .arguments
-        .first()
-        .map_or("", |argument| file_name(argument));
-    let name = facts
-        .executable
-        .and_then(Path::file_name)
-        .and_then(|name| name.to_str());
-    match name.unwrap_or(facts.short_name) {
-        "busybox" | "toybox" | "coreutils" if !called.is_empty() => called.trim_start_matches('-'),
-        name if name.starts_with("ld-linux") || name.starts_with("ld-musl") => {
-            let program = facts
-                .arguments
-                .iter()
-                .skip(1)
-                .find(|argument| !argument.starts_with('-'));
-            program.map_or(name, |program| file_name(program))
-        }
+    let file = file(facts);
+    if file.starts_with("ld-linux") || file.starts_with("ld-musl") {
+        let mut arguments = facts.arguments.iter().skip(1);
+        let program = arguments.find(|argument| !argument.starts_with('-'));
+        return program.map_or(file, |program| file_name(program));
+    }
+    // The first word: a title goes on after it.
+    let first = facts.arguments.first().map_or("", String::as_str);
+    let word = first.split(' ').next().unwrap_or_default();
+    let called = file_name(word)
+        .trim_start_matches('-')
+        .trim_end_matches(':');
+    // What was given to exec gives the kernel's name for the process; the first
+    // argument alone may be anything.
+    let is_link = !called.is_empty()
+        && called != file
+        && (called == facts.short_name
+            || facts.short_name.len() == SHORT_NAME_BYTES && called.starts_with(facts.short_name));
+    match file {
+        _ if is_link => called,
+        "busybox" | "toybox" | "coreutils" if !called.is_empty() => called,
+        // A program that lives in memory only, under a name of no meaning.
+        file if file.starts_with("memfd:") && !called.is_empty() => called,
         // Nix puts a wrapper in front of a program and renames the program.
-        name => name
-            .strip_prefix('.')
-            .and_then(|name| name.strip_suffix("-wrapped"))
-            .unwrap_or(name),
+        file => {
+            let inner = file.strip_prefix('.');
+            inner
+                .and_then(|inner| inner.strip_suffix("-wrapped"))
+                .unwrap_or(file)
+        }
     }
 }
 
@@ -135,7 +152,7 @@ fn cleaned(name: &str) -> Option<String> {
 
 /// Which interpreter a process runs, if it is one; for [`super::Runtime`].
 pub(super) fn interpreter(facts: &Facts<'_>) -> Option<&'static str> {
-    scripts::interpreter(program(facts)).map(|interpreter| interpreter.name)
+    scripts::interpreter_of(facts).map(|interpreter| interpreter.name)
 }
 
 #[cfg(test)]

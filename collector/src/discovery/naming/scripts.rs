@@ -4,7 +4,7 @@
 //! next argument, which mean that no script follows. What is no row is no
 //! interpreter.
 
-use super::{Facts, file_name, launchers, program};
+use super::{Facts, file, file_name, launchers, program, titles};
 use crate::discovery::environment::Environment;
 use std::path::Path;
 
@@ -230,8 +230,14 @@ const EXTENSIONS: &[&str] = &[
     ".phar", ".sh", ".jar", ".war", ".dll", ".lua", ".tsx",
 ];
 
+/// The row of a process. The executable comes first: a script that is executed
+/// by its `#!` line gives its own name to the process.
+pub(super) fn interpreter_of(facts: &Facts<'_>) -> Option<&'static Interpreter> {
+    interpreter(file(facts)).or_else(|| interpreter(program(facts)))
+}
+
 /// The row of a program, by its file name with or without a version.
-pub(super) fn interpreter(program: &str) -> Option<&'static Interpreter> {
+fn interpreter(program: &str) -> Option<&'static Interpreter> {
     let unversioned =
         program.trim_end_matches(|character: char| character.is_ascii_digit() || character == '.');
     let unversioned = match unversioned {
@@ -247,14 +253,14 @@ pub(super) fn interpreter(program: &str) -> Option<&'static Interpreter> {
 pub(super) fn name(environment: &Environment, facts: &Facts<'_>) -> Option<String> {
     let program = program(facts);
     let arguments = facts.arguments.get(1..).unwrap_or_default();
-    let Some(interpreter) = interpreter(program) else {
+    let Some(interpreter) = interpreter_of(facts) else {
         return launchers::name(program, arguments, environment);
     };
     if let [title] = facts.arguments
         && title.contains(' ')
         && !title.starts_with('/')
     {
-        return title_name(title, environment);
+        return titles::name(title, environment);
     }
     if interpreter.name == "java"
         && let Some(name) = java_property(arguments)
@@ -383,6 +389,9 @@ fn script_name(
             .find(|part| !part.starts_with('@'))
             .map(|tool| stem(tool).to_owned());
     }
+    if script.starts_with("/dev/fd/") || script.starts_with("/proc/self/fd/") {
+        return None;
+    }
     let stem = stem(script);
     if !GENERIC_STEMS.contains(&stem) && !matches!(stem, "." | "..") {
         return Some(stem.to_owned());
@@ -409,7 +418,7 @@ fn directory_name(script: &str, working_directory: Option<&Path>) -> Option<Stri
     names.into_iter().find(says_something).map(str::to_owned)
 }
 
-fn stem(path: &str) -> &str {
+pub(super) fn stem(path: &str) -> &str {
     let name = file_name(path);
     let stem = EXTENSIONS
         .iter()
@@ -468,34 +477,4 @@ fn java_property(arguments: &[String]) -> Option<String> {
                 .find_map(|argument| argument.strip_prefix(property))?;
             Some(value.to_owned()).filter(|value| !value.is_empty())
         })
-}
-
-/// Interpreted programs that overwrite their command line with a title.
-fn title_name(title: &str, environment: &Environment) -> Option<String> {
-    let bracketed = title
-        .rsplit_once('[')
-        .and_then(|(_, rest)| rest.split_once(']'))
-        .map(|(inner, _)| inner);
-    if title.starts_with("gunicorn: ") {
-        return bracketed.map(launchers::application_name);
-    }
-    if let Some((_, arguments)) = title
-        .split_once("(worker ")
-        .or_else(|| title.split_once(" worker "))
-        && title.contains("celery")
-    {
-        let words: Vec<String> = arguments.split([' ', ')']).map(str::to_owned).collect();
-        return launchers::name("celery", &words, environment);
-    }
-    // puma 6.4.0 (tcp://0.0.0.0:3000) [shop]
-    if let Some(directory) =
-        bracketed.filter(|inner| title.starts_with("puma") && !inner.contains(' '))
-    {
-        return Some(directory.to_owned());
-    }
-    if let Some(package) = &environment.package_name {
-        return Some(file_name(package).to_owned());
-    }
-    let word = title.split([' ', ':', '(']).next()?.trim_start_matches('[');
-    Some(stem(word).to_owned()).filter(|word| !word.is_empty())
 }

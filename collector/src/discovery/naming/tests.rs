@@ -4,6 +4,18 @@ fn words(line: &str) -> Vec<String> {
     line.split(' ').map(|word| word.replace('~', " ")).collect()
 }
 
+/// `short_name` is the kernel's name for the process.
+fn check_called(executable: &str, short_name: &str, line: &str, want: &str) {
+    let facts = Facts {
+        executable: Some(Path::new(executable)),
+        short_name,
+        arguments: &words(line),
+        working_directory: None,
+    };
+    let name = service_name(&Environment::default(), &facts);
+    assert_eq!(name.name, want, "{executable}: {short_name}: {line}");
+}
+
 /// `line` is a command line; `~` stands for a blank inside an argument.
 fn check_in(directory: &str, environment: &[u8], executable: &str, line: &str, want: &str) {
     let arguments = words(line);
@@ -292,6 +304,55 @@ fn what_is_no_interpreter_is_called_by_its_executable() {
     );
     check("/nix/store/x/bin/.cart-wrapped", &[("cart", "cart")]);
     check("", &[("whatever", "short")]);
+}
+
+#[test]
+fn a_link_to_a_program_is_called_by_its_own_name() {
+    for (executable, short_name, line, want) in [
+        (
+            "/usr/bin/redis-check-rdb",
+            "redis-server",
+            "redis-server~*:6379",
+            "redis-server",
+        ),
+        (
+            "/usr/bin/redis-check-rdb",
+            "redis-server",
+            "/usr/bin/redis-server~*:6379",
+            "redis-server",
+        ),
+        (
+            "/opt/1.2/bin/linux-amd64",
+            "checkout-servic",
+            "/srv/checkout-service -v",
+            "checkout-service",
+        ),
+        ("/opt/cart", "cart", "anything", "cart"),
+        (
+            "/usr/bin/python3.11",
+            "gunicorn",
+            "gunicorn:~master~[shop]",
+            "shop",
+        ),
+        (
+            "/usr/bin/python3.11",
+            "gunicorn",
+            "/usr/bin/python3 /usr/bin/gunicorn shop:app",
+            "shop",
+        ),
+        ("/usr/bin/python3.11", "python3", "python3 -c x", "python3"),
+        ("/usr/bin/bash", "sh", "sh -c x", "sh"),
+        ("/usr/bin/bash", "sh", "sh /dev/fd/3", "sh"),
+        ("/memfd:sealed-1", "4", "/usr/bin/agent run", "agent"),
+        (
+            "/opt/my app/server",
+            "server",
+            "/opt/my~app/server",
+            "server",
+        ),
+    ] {
+        check_called(executable, short_name, line, want);
+    }
 }
 
 #[test]

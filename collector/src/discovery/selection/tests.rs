@@ -140,6 +140,28 @@ fn a_process_without_a_known_executable_or_container_misses() {
 }
 
 #[test]
+fn a_program_matches_by_the_name_of_a_link_to_it() {
+    let process = Process {
+        short_name: "redis-server".into(),
+        ..process(5, "/usr/bin/redis-check-rdb", None)
+    };
+    for pattern in [
+        "redis-server",
+        "*/redis-server",
+        "/usr/bin/redis-server",
+        "redis-check-*",
+    ] {
+        let selector = selector(&format!(
+            r#"[{{"action":"include","executable":"{pattern}"}}]"#
+        ));
+        assert!(
+            selector.decide(&process, &Ports::default()).include,
+            "{pattern}"
+        );
+    }
+}
+
+#[test]
 fn needs_name_the_facts_that_rules_look_at() {
     assert_eq!(
         selector(r#"[{"action":"include","executable":"x"}]"#).needs(),
