@@ -24,8 +24,8 @@ const DISPUTED: f32 = 0.5;
 const CONFIRMED_ONLY_OPEN: f32 = 0.9;
 /// The only request being served, in a process that is often idle and makes no calls then.
 const LONE_ONLY_OPEN: f32 = 0.85;
-/// How far back a chain of calls is followed to the request they belong to.
-const MAX_CHAIN: usize = 64;
+/// How far back a chain of undecided calls is followed to the request they belong to.
+const MAX_CHAIN: usize = 4096;
 
 /// Decides a span's parent, and first those of the spans that it gets its parent from.
 ///

@@ -44,6 +44,21 @@ fn a_flush_decides_everything_and_children_get_their_parents_traces() {
 }
 
 #[test]
+fn spans_of_a_process_that_came_apart_leave_together() {
+    let mut linker = span_linker::SpanLinker::new(Config::default());
+    let (now, mut out) = (std::time::Instant::now(), Vec::new());
+    for n in 1..=3 {
+        linker.process(finished(&[server(n, 1, 0..10)]), now, &mut out);
+        linker.process(finished(&[server(n + 10, 2, 0..10)]), now, &mut out);
+    }
+    linker.flush(&mut out);
+    let [batch] = out.as_slice() else {
+        panic!("one batch")
+    };
+    assert_eq!((batch.resource_spans.len(), batch.span_count()), (2, 6));
+}
+
+#[test]
 fn over_the_limit_the_oldest_waiting_spans_leave_unlinked() {
     let mut stage = Stage::new(Config {
         max_spans: 10,

@@ -135,6 +135,35 @@ fn of_two_requests_with_one_context_the_thread_picks() {
 }
 
 #[test]
+fn a_request_of_another_trace_is_not_the_parent_whatever_the_thread_says() {
+    let linked = link(&[
+        server(1, 1, 0..1000).context(7, 70).tid(5),
+        server(2, 1, 1..1000).context(7, 70).tid(6),
+        server(3, 1, 2..1000).tid(8),
+        client(11, 1, 10..100)
+            .context(7, 70)
+            .after(3)
+            .serving(3)
+            .tid(8),
+    ]);
+    linked.assert_linked(11, 70, "trace_context");
+    linked.assert_same_trace(&[1, 2, 11]);
+}
+
+#[test]
+fn a_worker_that_got_its_request_from_another_thread_is_not_followed() {
+    // Thread 5 reads and answers requests, thread 9 works for whichever it was handed.
+    let linked = link(&[
+        server(1, 1, 0..1000).token(1).tid(5),
+        server(2, 1, 1..1000).token(2).tid(5),
+        client(11, 1, 10..50).token(1).tid(9),
+        client(12, 1, 60..90).after(11).tid(9),
+    ]);
+    linked.assert_linked(11, 1, "tokens");
+    linked.assert_unlinked(12, "below_floor");
+}
+
+#[test]
 fn a_rare_header_value_links_what_it_came_in_with() {
     let linked = link(&[
         server(1, 1, 0..1000).token(71).token(9).tid(5),

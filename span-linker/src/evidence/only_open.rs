@@ -3,7 +3,9 @@
 //! Background work makes calls while a request happens to be served, so by
 //! itself this is below the default floor. `decode` lifts it over where exact
 //! links of the same process confirm it, or where the process is idle half of
-//! the time and makes no calls then.
+//! the time and makes no calls then. Measured at real load on RPS-100, hotel
+//! 25/75/150 and Online Boutique: 19,444 calls linked in processes that pass the
+//! idleness test, none wrong (none of these sets has background work).
 
 use super::{Claim, Rung, exactly_one, span_claim};
 use crate::window::Window;

@@ -244,6 +244,17 @@ mod tests {
     }
 
     #[test]
+    fn calls_that_outlast_their_requests_too_often_cost_trust() {
+        let mut trust = Trust::default();
+        for n in 0..100 {
+            trust.saw_nesting(Method::ThreadOrder, n % 10 != 0);
+            trust.saw_nesting(Method::Thread, n % 5 != 0);
+        }
+        assert!(trust.trusts(Method::ThreadOrder));
+        assert!(!trust.trusts(Method::Thread));
+    }
+
+    #[test]
     fn old_samples_fade() {
         let mut tally = Tally::default();
         for _ in 0..MEMORY * 3 {
