@@ -1,11 +1,16 @@
 //! The command line: builds the rooms in order and owns the shutdown.
 
+use crate::capture::{Capture, Options};
+use crate::clock::now_monotonic;
+use crate::discovery::{HostFacts, Limits, Pid, Proc, Selector, Table, Users};
+use crate::doctor::{Check, Facts, Report};
 use crate::receiver::EbpfSettings;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use pipeline::component::{Factories, Factory};
 use pipeline::telemetry::{Metrics, Sample, init_logs};
 use pipeline::{Config, Service, exporters};
+use std::any::Any;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
@@ -52,13 +57,50 @@ pub fn run() -> anyhow::Result<ExitCode> {
             println!("{} is sound", path.unwrap_or(&PathBuf::new()).display());
             Ok(ExitCode::SUCCESS)
         }
-        Some(Command::Doctor) => doctor(),
+        Some(Command::Doctor) => match path {
+            Some(_) => doctor(Some(load()?)),
+            None => doctor(None),
+        },
         None => serve(load()?),
     }
 }
 
-fn doctor() -> anyhow::Result<ExitCode> {
-    Ok(ExitCode::FAILURE)
+/// With a configuration: what its `ebpf` receiver would trace; without: everything.
+fn doctor(config: Option<Config>) -> anyhow::Result<ExitCode> {
+    let receivers = config.map(|config| config.receivers).unwrap_or_default();
+    let settings = receivers.values().find_map(|settings| {
+        let settings: &dyn Any = settings.as_ref();
+        settings.downcast_ref::<EbpfSettings>()
+    });
+    let select = settings
+        .map(|settings| settings.select.clone())
+        .unwrap_or_default();
+    let facts = Facts::probe(|| vec![try_capture()]);
+    let selector = Selector::new(select, Pid(std::process::id()))?;
+    let proc = Proc::open("/proc")?;
+    let mut table = Table::new(
+        proc,
+        selector,
+        HostFacts::probe(),
+        Users::probe(),
+        Limits::default(),
+    );
+    table.scan(now_monotonic())?;
+    let report = Report::new(&facts, &table);
+    print!("{report}");
+    Ok(ExitCode::from(report.exit_code()))
+}
+
+/// Loads and attaches the programs as the receiver would, and takes them off again.
+fn try_capture() -> Check {
+    match Capture::start(&Options::default()) {
+        Ok(_) => Check::pass("BPF programs", "load and attach"),
+        Err(error) => {
+            let error = anyhow::Error::from(error);
+            let remedy = "run as root on a kernel from 5.8 on; see the other checks";
+            Check::fail("BPF programs", format!("{error:#}"), remedy)
+        }
+    }
 }
 
 fn serve(config: Config) -> anyhow::Result<ExitCode> {

@@ -4,6 +4,7 @@ pub mod app;
 pub mod capture;
 pub mod clock;
 pub mod discovery;
+pub mod doctor;
 mod metrics;
 pub mod protocols;
 pub mod receiver;

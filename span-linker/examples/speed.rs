@@ -5,6 +5,7 @@
 //! in four requests with a token. Making the input is not counted.
 
 use pipeline::Batch;
+use pipeline::clock::Monotonic;
 use pipeline::otlp::encode;
 use span_linker::{Config, SpanLinker};
 use span_model::{LinkFacts, Resource, Span, SpanId, SpanKind, Status, Value, semconv};
@@ -23,7 +24,7 @@ fn main() {
         max_spans: 1_000_000,
         ..Config::default()
     });
-    let epoch = Instant::now();
+    let epoch = Monotonic::default();
     let mut busy = Duration::ZERO;
     let mut out = Vec::new();
     let (mut sent, mut left) = (0, 0);

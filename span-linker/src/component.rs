@@ -88,7 +88,10 @@ impl Component {
             ("late_split", stats.late_split - told.late_split),
             ("duplicate", stats.duplicates - told.duplicates),
             ("window_full", stats.refused - told.refused),
-            ("opening_forgotten", stats.forgotten_openings - told.forgotten_openings),
+            (
+                "opening_forgotten",
+                stats.forgotten_openings - told.forgotten_openings,
+            ),
             ("foreign", stats.foreign - told.foreign),
             ("malformed", stats.malformed - told.malformed),
         ];
@@ -98,7 +101,9 @@ impl Component {
         }
         let help = "Spans that the linker knows: open, waiting and remembered.";
         let labels = [("processor", self.id.as_str())];
-        let known = self.metrics.gauge("deeptrace_linker_known_spans", help, &labels);
+        let known = self
+            .metrics
+            .gauge("deeptrace_linker_known_spans", help, &labels);
         known.set_len(self.linker.known_spans());
         self.told = stats;
     }

@@ -19,11 +19,11 @@ use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use pipeline::Batch;
+use pipeline::clock::Monotonic;
 use span_model::{Opening, ProcessKey, SpanId, SpanKind};
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use pipeline::clock::Monotonic;
 use std::time::Duration;
 
 /// Envelopes remembered; beyond, they are forgotten and grouping starts anew.

@@ -12,6 +12,7 @@ use crate::receiver::{BatchSender, Running};
 use crate::telemetry::Metrics;
 use async_trait::async_trait;
 use serde::de::DeserializeOwned;
+use std::any::Any;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,8 +89,8 @@ pub trait Settings: DeserializeOwned {
     }
 }
 
-/// Settings of a receiver.
-pub trait ReceiverSettings: Debug + Send + Sync {
+/// Settings of a receiver. `Any`: a binary may ask for its own receiver's settings back.
+pub trait ReceiverSettings: Any + Debug + Send + Sync {
     /// Builds the receiver without doing any IO.
     fn build(&self, context: Context) -> Result<Box<dyn Receiver>, BoxError>;
 }

@@ -9,6 +9,7 @@
 use opentelemetry_proto::tonic::common::v1::any_value::Value as AnyValue;
 use opentelemetry_proto::tonic::trace::v1::Span as OtlpSpan;
 use pipeline::Batch;
+use pipeline::clock::Monotonic;
 use pipeline::otlp::encode;
 use span_linker::{Config, SpanLinker};
 use span_model::{
@@ -18,8 +19,6 @@ use span_model::{
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
-use pipeline::clock::Monotonic;
-use std::time::Duration;
 
 /// Ids are small numbers in tests.
 pub fn id(number: u64) -> SpanId {
