@@ -190,7 +190,9 @@ fn jaeger(value: &str) -> Option<WireContext> {
     };
     let mut fields = value.split(':');
     let trace_id = padded_trace_id(fields.next()?, &[])?;
-    let span = fields.next().filter(|text| (1..=16).contains(&text.len()))?;
+    let span = fields
+        .next()
+        .filter(|text| (1..=16).contains(&text.len()))?;
     let span = SpanId::from_hex(&format!("{span:0>16}"))?;
     let _parent = fields.next()?;
     let flags = u8::from_str_radix(fields.next()?, 16).ok()?;
@@ -209,7 +211,10 @@ fn skywalking(value: &str) -> Option<WireContext> {
     let [sample, trace, _, _, _, _, _, _] = fields.as_slice() else {
         return None;
     };
-    let text = STANDARD.decode(trace).ok().filter(|text| !text.is_empty())?;
+    let text = STANDARD
+        .decode(trace)
+        .ok()
+        .filter(|text| !text.is_empty())?;
     let as_is = std::str::from_utf8(&text).ok().and_then(TraceId::from_hex);
     let hashed = || TraceId::from_bytes(xxh3_128(&text).to_be_bytes());
     Some(WireContext {
@@ -275,7 +280,11 @@ mod tests {
             (format!("cc-{TRACE}-{SPAN}-01"), true),
             (format!("cc-{TRACE}-{SPAN}-01-what-the-future-brings"), true),
         ] {
-            assert_eq!(read(&[("TraceParent", &value)]), full(Some(sampled)), "{value}");
+            assert_eq!(
+                read(&[("TraceParent", &value)]),
+                full(Some(sampled)),
+                "{value}"
+            );
         }
     }
 
@@ -301,8 +310,15 @@ mod tests {
     fn two_w3c_contexts_that_disagree_count_as_none() {
         let one = format!("00-{TRACE}-{SPAN}-01");
         let other = format!("00-{TRACE}-00f067aa0ba902b8-01");
-        assert_eq!(read(&[("traceparent", &one), ("traceparent", &one)]), full(Some(true)));
-        let three = [("traceparent", &*one), ("traceparent", &*other), ("traceparent", &*one)];
+        assert_eq!(
+            read(&[("traceparent", &one), ("traceparent", &one)]),
+            full(Some(true))
+        );
+        let three = [
+            ("traceparent", &*one),
+            ("traceparent", &*other),
+            ("traceparent", &*one),
+        ];
         assert_eq!(read(&three), None);
     }
 
@@ -323,13 +339,29 @@ mod tests {
 
     #[test]
     fn b3_in_many_headers_is_read_and_short_traces_are_filled_up() {
-        let headers = [("X-B3-TraceId", TRACE), ("X-B3-SpanId", SPAN), ("X-B3-Sampled", "1")];
+        let headers = [
+            ("X-B3-TraceId", TRACE),
+            ("X-B3-SpanId", SPAN),
+            ("X-B3-Sampled", "1"),
+        ];
         assert_eq!(read(&headers), full(Some(true)));
         let short = [("x-b3-traceid", "a3ce929d0e0e4736"), ("x-b3-spanid", SPAN)];
-        let expected = ("0000000000000000a3ce929d0e0e4736".into(), Some(SPAN.into()), None);
+        let expected = (
+            "0000000000000000a3ce929d0e0e4736".into(),
+            Some(SPAN.into()),
+            None,
+        );
         assert_eq!(read(&short), Some(expected));
-        assert_eq!(read(&[("x-b3-traceid", TRACE)]), None, "a trace without a span");
-        let debug = [("x-b3-flags", "1"), ("x-b3-traceid", TRACE), ("x-b3-spanid", SPAN)];
+        assert_eq!(
+            read(&[("x-b3-traceid", TRACE)]),
+            None,
+            "a trace without a span"
+        );
+        let debug = [
+            ("x-b3-flags", "1"),
+            ("x-b3-traceid", TRACE),
+            ("x-b3-spanid", SPAN),
+        ];
         assert_eq!(read(&debug), full(Some(true)));
     }
 
@@ -341,9 +373,17 @@ mod tests {
             format!("{TRACE}:{short_span}:0:1"),
             format!("{TRACE}%3A{SPAN}%3A0%3a1"),
         ] {
-            assert_eq!(read(&[("uber-trace-id", &value)]), full(Some(true)), "{value}");
+            assert_eq!(
+                read(&[("uber-trace-id", &value)]),
+                full(Some(true)),
+                "{value}"
+            );
         }
-        let expected = (format!("{:0>32}", "abc"), Some(format!("{:0>16}", "d")), Some(false));
+        let expected = (
+            format!("{:0>32}", "abc"),
+            Some(format!("{:0>16}", "d")),
+            Some(false),
+        );
         assert_eq!(read(&[("uber-trace-id", "abc:d:0:0")]), Some(expected));
         for value in ["", "abc", "abc:d:0", "0:d:0:1", "abc:0:0:1", ":::"] {
             assert_eq!(read(&[("uber-trace-id", value)]), None, "{value}");
@@ -361,8 +401,15 @@ mod tests {
         let dotted = "3912196de0cf41f4bab8a8a8108fc3a8.63.16294441329780027";
         let first = read(&[("sw8", &header(dotted))]);
         assert!(first.is_some());
-        assert_eq!(first, read(&[("sw8", &header(dotted))]), "the same on every machine");
-        assert_ne!(first, read(&[("sw8", &header("3912196de0cf41f4bab8a8a8108fc3a8.63.1"))]));
+        assert_eq!(
+            first,
+            read(&[("sw8", &header(dotted))]),
+            "the same on every machine"
+        );
+        assert_ne!(
+            first,
+            read(&[("sw8", &header("3912196de0cf41f4bab8a8a8108fc3a8.63.1"))])
+        );
         assert_eq!(read(&[("sw8", "1-%%%-a-b-c-d-e-f")]), None);
         assert_eq!(read(&[("sw8", "1-YQ==")]), None);
     }
@@ -371,7 +418,10 @@ mod tests {
     fn the_w3c_context_wins_over_all_others() {
         let w3c = format!("00-{TRACE}-{SPAN}-01");
         let b3 = format!("{}-{SPAN}-0", "a".repeat(32));
-        assert_eq!(read(&[("b3", &b3), ("traceparent", &w3c)]), full(Some(true)));
+        assert_eq!(
+            read(&[("b3", &b3), ("traceparent", &w3c)]),
+            full(Some(true))
+        );
     }
 
     #[test]
@@ -380,7 +430,11 @@ mod tests {
         let one = tokens(&[("X-Request-Id", id)]);
         assert_eq!(one.len(), 1);
         assert_eq!(one, tokens(&[("x-correlation-id", id)]));
-        assert_eq!(one, tokens(&[("x-request-id", id), ("x-correlation-id", id)]), "no doubles");
+        assert_eq!(
+            one,
+            tokens(&[("x-request-id", id), ("x-correlation-id", id)]),
+            "no doubles"
+        );
     }
 
     #[test]

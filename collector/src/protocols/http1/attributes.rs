@@ -49,7 +49,9 @@ impl<'a> Headers<'a> {
         } else {
             if is("connection") {
                 let mut options = value.split(',').map(str::trim);
-                self.close |= options.clone().any(|option| option.eq_ignore_ascii_case("close"));
+                self.close |= options
+                    .clone()
+                    .any(|option| option.eq_ignore_ascii_case("close"));
                 self.keep_alive |= options.any(|option| option.eq_ignore_ascii_case("keep-alive"));
             }
             return;
@@ -62,7 +64,10 @@ impl<'a> Headers<'a> {
 pub(super) fn request(line: &RequestLine<'_>, headers: Headers<'_>) -> Message {
     let text = String::from_utf8_lossy(line.target);
     let target = Target::read(line.method, &text);
-    let known = KNOWN_METHODS.iter().find(|known| **known == line.method).copied();
+    let known = KNOWN_METHODS
+        .iter()
+        .find(|known| **known == line.method)
+        .copied();
     let mut message = Message {
         operation: known.map_or_else(|| line.method.to_owned().into(), Cow::Borrowed),
         span_name: known.unwrap_or("HTTP").into(),
@@ -82,7 +87,10 @@ pub(super) fn request(line: &RequestLine<'_>, headers: Headers<'_>) -> Message {
 
 /// The message of a response head.
 pub(super) fn response(status: u16, kind: MessageKind) -> Message {
-    let mut message = Message { kind, ..Message::default() };
+    let mut message = Message {
+        kind,
+        ..Message::default()
+    };
     message.put(names::HTTP_RESPONSE_STATUS_CODE, status);
     if kind == MessageKind::Response && (400..600).contains(&status) {
         message.client_error = Some(status.to_string().into());
@@ -95,8 +103,8 @@ pub(super) fn response(status: u16, kind: MessageKind) -> Message {
 /// and without a port in them the socket's port is the right one: both stay out.
 fn client_side(message: &mut Message, target: &Target<'_>, headers: &Headers<'_>) {
     let authority = target.authority.or(headers.host.as_deref());
-    let Some((authority, (host, port))) = authority
-        .and_then(|authority| Some((authority, host_and_port(authority)?)))
+    let Some((authority, (host, port))) =
+        authority.and_then(|authority| Some((authority, host_and_port(authority)?)))
     else {
         return;
     };
@@ -122,8 +130,16 @@ fn client_side(message: &mut Message, target: &Target<'_>, headers: &Headers<'_>
 fn server_side(message: &mut Message, target: &Target<'_>, headers: &Headers<'_>) {
     let forwarded = |key| forwarded_field(headers.forwarded.as_deref(), key);
     if target.authority.is_none() || target.scheme.is_some() {
-        let path = if target.path.is_empty() { "/" } else { target.path };
-        message.put_for(Audience::Server, names::URL_PATH, url::bounded(path.to_owned()));
+        let path = if target.path.is_empty() {
+            "/"
+        } else {
+            target.path
+        };
+        message.put_for(
+            Audience::Server,
+            names::URL_PATH,
+            url::bounded(path.to_owned()),
+        );
     }
     if let Some(query) = target.query.filter(|query| !query.is_empty()) {
         let query = url::bounded(url::redacted_query(query).into_owned());
@@ -133,7 +149,11 @@ fn server_side(message: &mut Message, target: &Target<'_>, headers: &Headers<'_>
         .or_else(|| headers.forwarded_proto.as_deref().and_then(first_of_list))
         .or(target.scheme);
     let https = scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("https"));
-    message.put_for(Audience::Server, names::URL_SCHEME, if https { "https" } else { "http" });
+    message.put_for(
+        Audience::Server,
+        names::URL_SCHEME,
+        if https { "https" } else { "http" },
+    );
 
     let asked_host = forwarded("host")
         .or_else(|| headers.forwarded_host.as_deref().and_then(first_of_list))
@@ -152,14 +172,22 @@ fn server_side(message: &mut Message, target: &Target<'_>, headers: &Headers<'_>
     if let Some(client) = client {
         message.put_for(Audience::Server, names::CLIENT_ADDRESS, client.to_owned());
     }
-    if let Some(agent) = headers.user_agent.as_deref().filter(|agent| !agent.is_empty()) {
+    if let Some(agent) = headers
+        .user_agent
+        .as_deref()
+        .filter(|agent| !agent.is_empty())
+    {
         let agent = url::bounded(agent.to_owned());
         message.put_for(Audience::Server, names::USER_AGENT_ORIGINAL, agent);
     }
 }
 
 fn default_port(scheme: &str) -> u16 {
-    if scheme.eq_ignore_ascii_case("https") { 443 } else { 80 }
+    if scheme.eq_ignore_ascii_case("https") {
+        443
+    } else {
+        80
+    }
 }
 
 /// One field of the first element of `Forwarded` (RFC 7239): what the proxy nearest
@@ -175,7 +203,10 @@ fn forwarded_field<'a>(forwarded: Option<&'a str>, key: &str) -> Option<&'a str>
 }
 
 fn first_of_list(list: &str) -> Option<&str> {
-    list.split(',').next().map(str::trim).filter(|first| !first.is_empty())
+    list.split(',')
+        .next()
+        .map(str::trim)
+        .filter(|first| !first.is_empty())
 }
 
 /// The address of a proxy's `for`, without its port. `unknown` and made-up names

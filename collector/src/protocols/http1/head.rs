@@ -41,7 +41,13 @@ pub(super) struct StatusLine {
 /// Reads `METHOD target HTTP/1.x`, without its line end. Unless the line is
 /// `whole`, more of it may follow.
 pub(super) fn request_line(line: &[u8], whole: bool) -> Reading<RequestLine<'_>> {
-    let partial = |fits: bool| if fits && !whole { Reading::Partial } else { Reading::Bad };
+    let partial = |fits: bool| {
+        if fits && !whole {
+            Reading::Partial
+        } else {
+            Reading::Bad
+        }
+    };
     let Some((method, rest)) = split_at_byte(line, b' ') else {
         return partial(line.len() <= MAX_METHOD && line.iter().all(|byte| is_token(*byte)));
     };
@@ -56,7 +62,11 @@ pub(super) fn request_line(line: &[u8], whole: bool) -> Reading<RequestLine<'_>>
         return Reading::Bad;
     }
     match read_version(version) {
-        Some(version) if whole => Reading::Done(RequestLine { method, target, version }),
+        Some(version) if whole => Reading::Done(RequestLine {
+            method,
+            target,
+            version,
+        }),
         _ => partial(b"HTTP/1.1\r".starts_with(version) || b"HTTP/1.0\r".starts_with(version)),
     }
 }
@@ -75,11 +85,16 @@ pub(super) fn status_line(line: &[u8], whole: bool) -> Reading<StatusLine> {
         None if whole => (line.len() == SHAPE.len()).then_some(true),
         None => Some(false),
     };
-    match (fits, end, line.get(..8).and_then(read_version), line.get(9..12)) {
+    match (
+        fits,
+        end,
+        line.get(..8).and_then(read_version),
+        line.get(9..12),
+    ) {
         (true, Some(true), Some(version), Some(digits)) => {
-            let status = digits
-                .iter()
-                .fold(0, |status, digit| status * 10 + u16::from(digit.saturating_sub(b'0')));
+            let status = digits.iter().fold(0, |status, digit| {
+                status * 10 + u16::from(digit.saturating_sub(b'0'))
+            });
             Reading::Done(StatusLine { version, status })
         }
         (true, Some(false), _, _) => Reading::Partial,
@@ -221,7 +236,11 @@ impl Framing {
         } else if name.eq_ignore_ascii_case("transfer-encoding") {
             let last = value.rsplit(',').next().unwrap_or_default().trim();
             let chunked = last.eq_ignore_ascii_case("chunked");
-            self.encoding = Some(if chunked { Encoding::Chunked } else { Encoding::Other });
+            self.encoding = Some(if chunked {
+                Encoding::Chunked
+            } else {
+                Encoding::Other
+            });
         }
     }
 
@@ -264,7 +283,8 @@ impl Framing {
 pub(super) fn chunk_size(line: &[u8]) -> Option<u64> {
     let (digits, _) = split_at_byte(line, b';').unwrap_or((line, &[]));
     let digits = std::str::from_utf8(digits.trim_ascii()).ok()?;
-    let hex = (1..=16).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let hex =
+        (1..=16).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
     hex.then(|| u64::from_str_radix(digits, 16).ok())?
 }
 

@@ -81,7 +81,10 @@ pub(super) fn find_response(bytes: &[u8]) -> Found {
         let line = bytes.get(start..).unwrap_or_default();
         let line = line.get(..STATUS_BYTES).unwrap_or(line);
         let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default();
-        match status_line(line, line.len() < STATUS_BYTES && start + line.len() < bytes.len()) {
+        match status_line(
+            line,
+            line.len() < STATUS_BYTES && start + line.len() < bytes.len(),
+        ) {
             Reading::Done(_) => return Found::Start(start),
             Reading::Partial if start > 0 => return Found::Nothing(start),
             Reading::Partial => return Found::NeedMore,
@@ -95,4 +98,3 @@ pub(super) fn find_response(bytes: &[u8]) -> Found {
         _ => Found::NeedMore,
     }
 }
-

@@ -32,10 +32,16 @@ impl Protocol for Http1 {
     fn detect(&self, start: &[u8]) -> Detection {
         let start = start.get(head::blank_lines(start)..).unwrap_or_default();
         let (line, whole) = match memchr(b'\n', start) {
-            Some(end) => (head::without_line_end(start.get(..end).unwrap_or(start)), true),
+            Some(end) => (
+                head::without_line_end(start.get(..end).unwrap_or(start)),
+                true,
+            ),
             None => (start, false),
         };
-        match (head::status_line(line, whole), head::request_line(line, whole)) {
+        match (
+            head::status_line(line, whole),
+            head::request_line(line, whole),
+        ) {
             (Reading::Done(_), _) => Detection::Yes(Flow::Response),
             (_, Reading::Done(_)) => Detection::Yes(Flow::Request),
             (Reading::Bad, Reading::Bad) => Detection::No,

@@ -32,7 +32,10 @@ pub(super) struct Target<'a> {
 impl<'a> Target<'a> {
     pub(super) fn read(method: &str, text: &'a str) -> Self {
         if method == "CONNECT" {
-            return Self { authority: Some(text), ..Self::default() };
+            return Self {
+                authority: Some(text),
+                ..Self::default()
+            };
         }
         let scheme_is = |scheme: &str| {
             !scheme.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric())
@@ -49,7 +52,12 @@ impl<'a> Target<'a> {
             Some((path, query)) => (path, Some(query)),
             None => (rest, None),
         };
-        Self { scheme, authority, path, query }
+        Self {
+            scheme,
+            authority,
+            path,
+            query,
+        }
     }
 }
 
@@ -57,7 +65,10 @@ impl<'a> Target<'a> {
 /// address's characters is refused.
 pub(super) fn host_and_port(authority: &str) -> Option<(&str, Option<u16>)> {
     let authority = authority.rsplit('@').next().unwrap_or_default();
-    let (host, port) = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+    let (host, port) = match authority
+        .strip_prefix('[')
+        .and_then(|rest| rest.split_once(']'))
+    {
         Some((address, after)) => (address, after.strip_prefix(':')),
         None => match authority.rsplit_once(':') {
             Some((host, _)) if host.contains(':') => (authority, None),
@@ -66,7 +77,9 @@ pub(super) fn host_and_port(authority: &str) -> Option<(&str, Option<u16>)> {
         },
     };
     let fits = !host.is_empty() && host.len() <= MAX_HOST && host.bytes().all(is_host);
-    let port = port.and_then(|port| port.parse().ok()).filter(|port| *port != 0);
+    let port = port
+        .and_then(|port| port.parse().ok())
+        .filter(|port| *port != 0);
     fits.then_some((host, port))
 }
 
@@ -87,7 +100,9 @@ pub(super) fn redacted_query(query: &str) -> Cow<'_, str> {
     let secret = |pair: &str| {
         let (key, _) = pair.split_once('=')?;
         let plain = percent_decoded(key);
-        SECRET_KEYS.contains(&&*plain).then(|| format!("{key}=REDACTED"))
+        SECRET_KEYS
+            .contains(&&*plain)
+            .then(|| format!("{key}=REDACTED"))
     };
     if !query.split('&').any(|pair| secret(pair).is_some()) {
         return query.into();
@@ -108,7 +123,9 @@ fn percent_decoded(text: &str) -> Cow<'_, str> {
     let mut pieces = text.split('%');
     decoded.extend_from_slice(pieces.next().unwrap_or_default().as_bytes());
     for piece in pieces {
-        let byte = piece.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        let byte = piece
+            .get(..2)
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
         match (byte, piece.get(2..)) {
             (Some(byte), Some(rest)) => {
                 decoded.push(byte);

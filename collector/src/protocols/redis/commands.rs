@@ -15,12 +15,18 @@ pub(super) fn is_known(name: &[u8]) -> bool {
 pub(super) fn has_subcommands(name: &str) -> bool {
     let prefix = format!("{}|", name.to_ascii_lowercase());
     let at = SUBCOMMANDS.partition_point(|known| *known < prefix.as_str());
-    SUBCOMMANDS.get(at).is_some_and(|known| known.starts_with(&prefix))
+    SUBCOMMANDS
+        .get(at)
+        .is_some_and(|known| known.starts_with(&prefix))
 }
 
 /// True for the two words of a command's name, in any case.
 pub(super) fn is_subcommand(name: &str, word: &str) -> bool {
-    let both = format!("{}|{}", name.to_ascii_lowercase(), word.to_ascii_lowercase());
+    let both = format!(
+        "{}|{}",
+        name.to_ascii_lowercase(),
+        word.to_ascii_lowercase()
+    );
     SUBCOMMANDS.binary_search(&both.as_str()).is_ok()
 }
 

@@ -56,7 +56,11 @@ pub(super) fn detect(head: &[u8]) -> Detection {
             Verdict::Passed(length) => rest = rest.get(length..).unwrap_or_default(),
         }
     }
-    if head.len() < MAX_HEAD { Detection::NeedMore } else { Detection::No }
+    if head.len() < MAX_HEAD {
+        Detection::NeedMore
+    } else {
+        Detection::No
+    }
 }
 
 /// What one element at the top says.
@@ -134,7 +138,9 @@ fn inline(bytes: &[u8]) -> Detection {
     let mut lines = bytes.split(|byte| *byte == b'\n').peekable();
     while let Some(line) = lines.next() {
         let whole = lines.peek().is_some();
-        let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+        let mut words = line
+            .split(u8::is_ascii_whitespace)
+            .filter(|word| !word.is_empty());
         let first = words.next().unwrap_or_default();
         if !whole {
             let begun = first.len() <= super::MAX_NAME && first.iter().all(u8::is_ascii_graphic);

@@ -114,8 +114,13 @@ impl Parser for RedisParser {
     }
 
     fn resync(&mut self, flow: Flow) {
-        let phase = Phase::Hunt { at_line_start: true };
-        *self.flow(flow) = FlowState { phase, in_step: false };
+        let phase = Phase::Hunt {
+            at_line_start: true,
+        };
+        *self.flow(flow) = FlowState {
+            phase,
+            in_step: false,
+        };
         match flow {
             // A SELECT, MULTI or EXEC may have been in the gap. CLIENT REPLY is rare
             // enough to take as unchanged.
@@ -167,7 +172,11 @@ impl RedisParser {
         if let Some(length) = inline {
             self.request.in_step = true;
             let message = Box::new(self.session.command_message(&command));
-            return Step::Message { consumed: blank + length, message, complete: true };
+            return Step::Message {
+                consumed: wide(blank + length),
+                message,
+                complete: true,
+            };
         }
         let mut nesting = Nesting::command();
         let Ok(taken) = nesting.advance(rest) else {
@@ -195,7 +204,11 @@ impl RedisParser {
             && !reply.is_error
             && feeds.iter().any(|feed| answers(answered, feed));
         if feeds {
-            self.feed = if nesting.is_done() { Feed::Yes } else { Feed::Next };
+            self.feed = if nesting.is_done() {
+                Feed::Yes
+            } else {
+                Feed::Next
+            };
         }
         self.response.message(taken, message, nesting)
     }
@@ -229,17 +242,28 @@ impl RedisParser {
             }
             Candidate::At(consumed) => {
                 state.phase = Phase::Start;
-                Step::Resync { consumed, reason: Loss::MidStream }
+                Step::Resync {
+                    consumed,
+                    reason: Loss::MidStream,
+                }
             }
             Candidate::PerhapsAt(0) => state.wait(bytes),
             Candidate::PerhapsAt(consumed) => {
-                state.phase = Phase::Hunt { at_line_start: true };
-                Step::Resync { consumed, reason: Loss::MidStream }
+                state.phase = Phase::Hunt {
+                    at_line_start: true,
+                };
+                Step::Resync {
+                    consumed,
+                    reason: Loss::MidStream,
+                }
             }
             Candidate::Nowhere(consumed) => {
                 let at_line_start = skip_all || bytes.ends_with(b"\n");
                 state.phase = Phase::Hunt { at_line_start };
-                Step::Resync { consumed, reason: Loss::MidStream }
+                Step::Resync {
+                    consumed,
+                    reason: Loss::MidStream,
+                }
             }
         }
     }
@@ -247,11 +271,23 @@ impl RedisParser {
 
 impl FlowState {
     /// Emits a message whose first `taken` bytes were walked.
-    fn message(&mut self, taken: usize, message: Message, nesting: Nesting) -> Step {
+    fn message(&mut self, taken: usize, message: Message, mut nesting: Nesting) -> Step {
+        let consumed = wide(taken).saturating_add(nesting.take_pending());
         let complete = nesting.is_done();
-        let phase = if complete { Phase::Start } else { Phase::Body(nesting) };
-        *self = Self { phase, in_step: true };
-        Step::Message { consumed: taken, message: Box::new(message), complete }
+        let phase = if complete {
+            Phase::Start
+        } else {
+            Phase::Body(nesting)
+        };
+        *self = Self {
+            phase,
+            in_step: true,
+        };
+        Step::Message {
+            consumed,
+            message: Box::new(message),
+            complete,
+        }
     }
 
     fn body(&mut self, bytes: &[u8]) -> Step {
@@ -261,8 +297,8 @@ impl FlowState {
         let Ok(taken) = nesting.advance(bytes) else {
             return self.give_up(1, Loss::Malformed);
         };
-        let consumed = u64::try_from(taken).unwrap_or(u64::MAX).saturating_add(nesting.take_pending());
-        if nesting.ends_with_string() {
+        let consumed = wide(taken).saturating_add(nesting.take_pending());
+        if nesting.is_done() {
             self.phase = Phase::Start;
             Step::End { consumed }
         } else if consumed > 0 {
@@ -285,9 +321,18 @@ impl FlowState {
             Loss::Malformed if !self.in_step => Loss::MidStream,
             reason => reason,
         };
-        *self = Self { phase: Phase::Hunt { at_line_start: false }, in_step: false };
+        *self = Self {
+            phase: Phase::Hunt {
+                at_line_start: false,
+            },
+            in_step: false,
+        };
         Step::Resync { consumed, reason }
     }
+}
+
+fn wide(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
 }
 
 /// Where a message may start.
@@ -330,7 +375,9 @@ impl Session {
             (None, _) => OTHER.to_owned(),
         };
         let batch = self.track_transaction(command, &operation);
-        let shown = batch.as_ref().map_or_else(|| operation.clone(), Transaction::name);
+        let shown = batch
+            .as_ref()
+            .map_or_else(|| operation.clone(), Transaction::name);
         let mut message = Message {
             kind: self.kind_of(command),
             key: command.arguments,
@@ -340,7 +387,10 @@ impl Session {
         message.put(names::DB_SYSTEM_NAME, "redis");
         if command.name.is_some() {
             message.put(names::DB_OPERATION_NAME, shown.clone());
-            message.put(names::DB_QUERY_TEXT, query_text(&operation, command.arguments));
+            message.put(
+                names::DB_QUERY_TEXT,
+                query_text(&operation, command.arguments),
+            );
         }
         // A SELECT runs in the database that it leaves.
         if let Some(database) = self.database {
@@ -349,7 +399,11 @@ impl Session {
         if let Some(batch) = batch.filter(|batch| batch.size != 1) {
             message.put(names::DB_OPERATION_BATCH_SIZE, batch.size);
         }
-        message.span_name = if command.name.is_some() { shown.into() } else { "redis".into() };
+        message.span_name = if command.name.is_some() {
+            shown.into()
+        } else {
+            "redis".into()
+        };
         message.operation = operation.into();
         self.track_database(command);
         message
@@ -417,7 +471,10 @@ impl Session {
     /// The message of a reply, and its effect on what comes after it.
     fn reply_message(&mut self, reply: &Reply<'_>, answered: Option<&Message>) -> Message {
         let kind = self.reply_kind(reply, answered);
-        let mut message = Message { kind, ..Message::default() };
+        let mut message = Message {
+            kind,
+            ..Message::default()
+        };
         if kind != MessageKind::Response {
             return message;
         }
@@ -442,11 +499,16 @@ impl Session {
     fn reply_kind(&mut self, reply: &Reply<'_>, answered: Option<&Message>) -> MessageKind {
         let first = reply.first.unwrap_or_default();
         let is_any = |known: &[&str]| {
-            known.iter().any(|known| first.eq_ignore_ascii_case(known.as_bytes()))
+            known
+                .iter()
+                .any(|known| first.eq_ignore_ascii_case(known.as_bytes()))
         };
         // Before RESP3 a connection that subscribed may send these commands only.
         let may_publish = answered.is_none()
-            || CONFIRMED.iter().chain(&["PING", "QUIT", "RESET"]).any(|name| answers(answered, name));
+            || CONFIRMED
+                .iter()
+                .chain(&["PING", "QUIT", "RESET"])
+                .any(|name| answers(answered, name));
         if !reply.is_push && !may_publish {
             return MessageKind::Response;
         }
@@ -465,8 +527,8 @@ impl Session {
             self.confirmations -= 1;
             return MessageKind::Interim;
         }
-        let answer = answered
-            .filter(|request| request.operation.as_bytes().eq_ignore_ascii_case(word));
+        let answer =
+            answered.filter(|request| request.operation.as_bytes().eq_ignore_ascii_case(word));
         match answer {
             Some(request) => {
                 self.confirmations = request.key.saturating_sub(1);
@@ -479,7 +541,12 @@ impl Session {
 
 /// Commands that are answered by one confirmation for each channel.
 const CONFIRMED: [&str; 6] = [
-    "SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE", "UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE",
+    "SUBSCRIBE",
+    "PSUBSCRIBE",
+    "SSUBSCRIBE",
+    "UNSUBSCRIBE",
+    "PUNSUBSCRIBE",
+    "SUNSUBSCRIBE",
 ];
 
 impl Transaction {

@@ -71,11 +71,15 @@ fn skip_attributes(cursor: &mut Cursor<'_>) -> Reading<()> {
 
 /// Scripts may answer with any text; only a word in capitals is a prefix.
 fn error(text: &[u8]) -> Reading<Reply<'_>> {
-    let end = text.iter().position(|byte| matches!(byte, b' ' | b'\r' | b'\n'));
+    let end = text
+        .iter()
+        .position(|byte| matches!(byte, b' ' | b'\r' | b'\n'));
     if end.is_none() && text.len() <= MAX_PREFIX {
         return Reading::Partial;
     }
-    let prefix = end.and_then(|end| text.get(..end)).filter(|prefix| is_prefix(prefix));
+    let prefix = end
+        .and_then(|end| text.get(..end))
+        .filter(|prefix| is_prefix(prefix));
     Reading::Done(Reply {
         is_error: true,
         prefix: prefix.and_then(|prefix| std::str::from_utf8(prefix).ok()),
@@ -99,7 +103,10 @@ fn aggregate(mut cursor: Cursor<'_>, kind: u8) -> Reading<Reply<'_>> {
         Reading::Partial => return Reading::Partial,
         Reading::Bad => return Reading::Bad,
     };
-    let mut reply = Reply { is_push, ..Reply::default() };
+    let mut reply = Reply {
+        is_push,
+        ..Reply::default()
+    };
     if count.is_none_or(|count| count == 0 || (count > 4 && !is_push)) {
         return Reading::Done(reply);
     }
@@ -125,10 +132,20 @@ pub(super) fn plausible(bytes: &[u8]) -> Reading<()> {
     let Some(kind) = cursor.peek() else {
         return Reading::Partial;
     };
-    let limit = if matches!(kind, b'+' | b'-' | b'(' | b',') { 512 } else { MAX_HEADER };
+    let limit = if matches!(kind, b'+' | b'-' | b'(' | b',') {
+        512
+    } else {
+        MAX_HEADER
+    };
     let text = bytes.get(1..).unwrap_or_default();
     let printable = |text: &[u8]| text.iter().all(|byte| (b' '..0x7f).contains(byte));
-    let fits = |good: bool| if good { Reading::Done(()) } else { Reading::Bad };
+    let fits = |good: bool| {
+        if good {
+            Reading::Done(())
+        } else {
+            Reading::Bad
+        }
+    };
     if !b"+-$:*%~>_#=(,!|".contains(&kind) {
         return Reading::Bad;
     }
@@ -136,7 +153,11 @@ pub(super) fn plausible(bytes: &[u8]) -> Reading<()> {
         Reading::Done(line) => line.get(1..).unwrap_or_default(),
         Reading::Partial => {
             let text = text.strip_suffix(b"\r").unwrap_or(text);
-            return if printable(text) { Reading::Partial } else { Reading::Bad };
+            return if printable(text) {
+                Reading::Partial
+            } else {
+                Reading::Bad
+            };
         }
         Reading::Bad => return Reading::Bad,
     };
@@ -147,7 +168,12 @@ pub(super) fn plausible(bytes: &[u8]) -> Reading<()> {
             let word = line.split(|byte| *byte == b' ').next().unwrap_or_default();
             fits(printable(line) && is_prefix(word))
         }
-        b'(' => fits(!line.is_empty() && line.iter().all(|byte| byte.is_ascii_digit() || *byte == b'-')),
+        b'(' => fits(
+            !line.is_empty()
+                && line
+                    .iter()
+                    .all(|byte| byte.is_ascii_digit() || *byte == b'-'),
+        ),
         b'*' | b'$' if matches!(line, b"-1" | b"?") => Reading::Done(()),
         b'$' | b'=' | b'!' => match number(line).map(usize::try_from) {
             Some(Ok(length)) => {

@@ -1,8 +1,8 @@
 //! Reads a command's name, and of its arguments the few that steer the connection.
 
+use super::MAX_NAME;
 use super::commands;
 use super::resp::number;
-use super::MAX_NAME;
 use crate::protocols::cursor::{Cursor, Reading};
 use memchr::memchr;
 
@@ -31,7 +31,9 @@ impl Command<'_> {
     /// True if name and subcommand are these, in any case.
     pub(super) fn is_both(&self, name: &str, subcommand: &str) -> bool {
         self.is(name)
-            && self.subcommand.is_some_and(|own| own.eq_ignore_ascii_case(subcommand))
+            && self
+                .subcommand
+                .is_some_and(|own| own.eq_ignore_ascii_case(subcommand))
     }
 
     /// The argument as a number.
@@ -63,7 +65,11 @@ pub(super) fn read_array(bytes: &[u8]) -> Reading<Command<'_>> {
         Reading::Partial => return Reading::Partial,
         Reading::Bad => return Reading::Bad,
     };
-    let mut command = Command { name, arguments: words - 1, ..Command::default() };
+    let mut command = Command {
+        name,
+        arguments: words - 1,
+        ..Command::default()
+    };
     let wants_subcommand = name.is_some_and(commands::has_subcommands);
     if words > 1 && (wants_subcommand || command.is("SELECT")) {
         let second = match word(&mut cursor) {
@@ -89,7 +95,9 @@ pub(super) fn read_array(bytes: &[u8]) -> Reading<Command<'_>> {
 pub(super) fn read_inline(bytes: &[u8]) -> Reading<(Command<'_>, usize)> {
     let end = memchr(b'\n', bytes);
     let line = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default();
-    let mut words = line.split(|byte| byte.is_ascii_whitespace()).filter(|word| !word.is_empty());
+    let mut words = line
+        .split(|byte| byte.is_ascii_whitespace())
+        .filter(|word| !word.is_empty());
     let name = words.next().unwrap_or_default();
     let named = line.trim_ascii_start().len() > name.len();
     let fits = if named || end.is_some() {
@@ -118,7 +126,9 @@ pub(super) fn read_inline(bytes: &[u8]) -> Reading<(Command<'_>, usize)> {
 
 /// The second word belongs to the name, or steers the connection, or is nobody's business.
 fn take_second<'a>(command: &mut Command<'a>, second: Option<&'a str>) {
-    let (Some(name), Some(second)) = (command.name, second) else { return };
+    let (Some(name), Some(second)) = (command.name, second) else {
+        return;
+    };
     if commands::is_subcommand(name, second) {
         command.subcommand = Some(second);
         command.arguments = command.arguments.saturating_sub(1);
@@ -131,8 +141,14 @@ fn take_second<'a>(command: &mut Command<'a>, second: Option<&'a str>) {
 pub(super) fn known_command(bytes: &[u8]) -> Reading<()> {
     match read_array(bytes) {
         Reading::Done(command) => {
-            let known = command.name.is_some_and(|name| commands::is_known(name.as_bytes()));
-            if known { Reading::Done(()) } else { Reading::Bad }
+            let known = command
+                .name
+                .is_some_and(|name| commands::is_known(name.as_bytes()));
+            if known {
+                Reading::Done(())
+            } else {
+                Reading::Bad
+            }
         }
         Reading::Partial => Reading::Partial,
         Reading::Bad => Reading::Bad,

@@ -53,7 +53,10 @@ enum Frame {
 impl Nesting {
     /// A command that starts here.
     pub(super) fn command() -> Self {
-        Self { grammar: Grammar::Command, ..Self::elements(1) }
+        Self {
+            grammar: Grammar::Command,
+            ..Self::elements(1)
+        }
     }
 
     /// A reply that starts here, with the attributes that stand before it.
@@ -63,17 +66,16 @@ impl Nesting {
 
     /// So many values.
     pub(super) fn elements(count: u64) -> Self {
-        Self { frames: vec![Frame::Count(count)], pending: 0, grammar: Grammar::Reply }
+        Self {
+            frames: vec![Frame::Count(count)],
+            pending: 0,
+            grammar: Grammar::Reply,
+        }
     }
 
     /// Nothing is to come.
     pub(super) fn is_done(&self) -> bool {
         self.frames.is_empty() && self.pending == 0
-    }
-
-    /// Nothing is to come after the string under way.
-    pub(super) fn ends_with_string(&self) -> bool {
-        self.frames.is_empty()
     }
 
     /// Gives up the rest of the string under way, to be skipped by the caller.
@@ -222,7 +224,9 @@ impl Nesting {
         if length > MAX_BULK {
             return Err(Broken);
         }
-        let end = usize::try_from(length).ok().and_then(|length| after.get(length..));
+        let end = usize::try_from(length)
+            .ok()
+            .and_then(|length| after.get(length..));
         if !end.is_none_or(|end| end.starts_with(b"\r\n") || b"\r\n".starts_with(end)) {
             return Err(Broken);
         }
@@ -240,7 +244,10 @@ pub(super) fn number(digits: &[u8]) -> Option<u64> {
 
 /// Checks a scalar that fits into one short line.
 pub(super) fn is_scalar(kind: u8, line: &[u8]) -> bool {
-    let unsigned = line.strip_prefix(b"-").or(line.strip_prefix(b"+")).unwrap_or(line);
+    let unsigned = line
+        .strip_prefix(b"-")
+        .or(line.strip_prefix(b"+"))
+        .unwrap_or(line);
     match kind {
         b':' => !unsigned.is_empty() && unsigned.iter().all(u8::is_ascii_digit),
         b'_' => line.is_empty(),

@@ -1,8 +1,11 @@
 //! Plays a connection to a parser the way the stream layer does, and checks what
 //! every step promises.
 
-use crate::protocols::{Flow, Loss, MAX_UNREAD, Message, MessageKind, Parser, Protocol, Step};
-use std::collections::VecDeque;
+use crate::protocols::{
+    Audience, Flow, Loss, MAX_UNREAD, Message, MessageKind, Parser, Protocol, Step,
+};
+use span_model::Value;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::{fmt, fs};
 
@@ -30,14 +33,23 @@ impl Fixture {
     /// False for recordings after which the connection carries nothing more, and for
     /// those that begin with a cut message.
     pub(crate) fn goes_on(&self) -> bool {
-        let ends = ["until_close", "upgrade", "connect", "monitor", "http_1_0", "mid_stream"];
+        let ends = [
+            "until_close",
+            "upgrade",
+            "connect",
+            "monitor",
+            "http_1_0",
+            "mid_stream",
+        ];
         !ends.contains(&self.name.as_str())
     }
 }
 
 /// All recordings of a protocol; `record.py` there says how they are written.
 pub(crate) fn fixtures(protocol: &dyn Protocol) -> Vec<Fixture> {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("testdata").join(protocol.name());
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("testdata")
+        .join(protocol.name());
     let mut fixtures: Vec<Fixture> = fs::read_dir(&folder)
         .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
         .map(|entry| entry.unwrap().path())
@@ -53,17 +65,30 @@ pub(crate) fn fixtures(protocol: &dyn Protocol) -> Vec<Fixture> {
 /// One recording.
 pub(crate) fn fixture(protocol: &dyn Protocol, name: &str) -> Fixture {
     let all = fixtures(protocol);
-    all.into_iter().find(|one| one.name == name).unwrap_or_else(|| panic!("no fixture {name}"))
+    all.into_iter()
+        .find(|one| one.name == name)
+        .unwrap_or_else(|| panic!("no fixture {name}"))
 }
 
 fn parse(text: &str) -> Vec<Read> {
-    let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let lines = text
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines
         .map(|line| {
             let (mark, quoted) = line.split_once(' ').unwrap();
-            let flow = if mark == ">" { Flow::Request } else { Flow::Response };
-            let escaped = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-            Read { flow, bytes: unescape(escaped.unwrap()) }
+            let flow = if mark == ">" {
+                Flow::Request
+            } else {
+                Flow::Response
+            };
+            let escaped = quoted
+                .strip_prefix('"')
+                .and_then(|rest| rest.strip_suffix('"'));
+            Read {
+                flow,
+                bytes: unescape(escaped.unwrap()),
+            }
         })
         .collect()
 }
@@ -87,6 +112,67 @@ fn unescape(text: &str) -> Vec<u8> {
         });
     }
     bytes
+}
+
+/// Plays what `>` the client and `<` the server sent, and ends both flows.
+pub(crate) fn play(protocol: &dyn Protocol, reads: &[(char, &[u8])]) -> Vec<Seen> {
+    let mut replay = Replay::new(protocol);
+    for (mark, bytes) in reads {
+        replay.feed(
+            if *mark == '>' {
+                Flow::Request
+            } else {
+                Flow::Response
+            },
+            bytes,
+        );
+    }
+    replay.finish()
+}
+
+/// Kind, name and error of each message, for tests that tell a story.
+pub(crate) fn story(seen: &[Seen]) -> Vec<String> {
+    let one = |seen: &Seen| {
+        let message = &seen.message;
+        let kind = format!("{:?}", message.kind).to_lowercase();
+        let status = shown(message, Audience::Client).remove("http.response.status_code");
+        let name = message.span_name.to_string();
+        let error = message
+            .client_error
+            .as_deref()
+            .unwrap_or_default()
+            .to_owned();
+        let cut = if seen.end.is_none() { "cut" } else { "" };
+        let words = [
+            kind,
+            name,
+            status.unwrap_or_default(),
+            error,
+            cut.to_owned(),
+        ];
+        words
+            .into_iter()
+            .filter(|word| !word.is_empty())
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    seen.iter().map(one).collect()
+}
+
+/// A message's attributes as one side's span carries them.
+pub(crate) fn shown(message: &Message, side: Audience) -> BTreeMap<String, String> {
+    let mut shown = BTreeMap::new();
+    for (audience, (key, value)) in &message.attributes {
+        if *audience == side || *audience == Audience::Both {
+            let text = match value {
+                Value::Str(text) => text.to_string(),
+                Value::Int(number) => number.to_string(),
+                other => format!("{other:?}"),
+            };
+            assert_eq!(shown.insert(key.to_string(), text), None, "{key} twice");
+        }
+    }
+    shown
 }
 
 /// A message and where it stood in its flow.
@@ -189,9 +275,16 @@ impl Replay {
         let passed = lane.skip.min(lane.unread.len() as u64);
         lane.unread.drain(..usize::try_from(passed).unwrap());
         lane.offset += passed;
-        lane.skip = if lane.skip == u64::MAX { u64::MAX } else { lane.skip - passed };
+        lane.skip = if lane.skip == u64::MAX {
+            u64::MAX
+        } else {
+            lane.skip - passed
+        };
         if lane.skip == 0 && std::mem::take(&mut lane.ends) {
-            let current = lane.current.take().expect("an end needs a message under way");
+            let current = lane
+                .current
+                .take()
+                .expect("an end needs a message under way");
             self.seen[current].end = Some(lane.offset);
         }
         lane.skip == 0 && !lane.unread.is_empty()
@@ -199,10 +292,16 @@ impl Replay {
 
     /// One step. False: the parser waits or has stopped.
     fn advance(&mut self, flow: Flow) -> bool {
-        let answered = self.open.front().copied().filter(|_| flow == Flow::Response);
+        let answered = self
+            .open
+            .front()
+            .copied()
+            .filter(|_| flow == Flow::Response);
         let answered_message = answered.map(|at| self.seen[at].message.clone());
         let lane = &mut self.lanes[flow as usize];
-        let step = self.parser.step(flow, &lane.unread, answered_message.as_ref());
+        let step = self
+            .parser
+            .step(flow, &lane.unread, answered_message.as_ref());
         let was_empty_end = std::mem::take(&mut lane.empty_end);
         let there = lane.unread.len();
         match step {
@@ -214,19 +313,29 @@ impl Replay {
                 assert!(count > 0, "a skip of nothing");
                 lane.skip = count;
             }
-            Step::Message { consumed, message, complete } => {
-                assert!((1..=there).contains(&consumed), "{consumed} of {there}");
+            Step::Message {
+                consumed,
+                message,
+                complete,
+            } => {
+                assert!(consumed > 0, "a message of nothing");
                 assert!(lane.current.is_none(), "a message inside a message");
                 let at = self.seen.len();
                 let start = lane.offset;
                 let answers = answered.filter(|_| message.kind == MessageKind::Response);
-                (lane.skip, lane.ends, lane.current) = (consumed as u64, complete, Some(at));
+                (lane.skip, lane.ends, lane.current) = (consumed, complete, Some(at));
                 match message.kind {
                     MessageKind::Request => self.open.push_back(at),
                     MessageKind::Response => drop(self.open.pop_front()),
                     MessageKind::OneWay | MessageKind::Interim => {}
                 }
-                self.seen.push(Seen { flow, start, end: None, message: *message, answers });
+                self.seen.push(Seen {
+                    flow,
+                    start,
+                    end: None,
+                    message: *message,
+                    answers,
+                });
             }
             Step::End { consumed } => {
                 assert!(lane.current.is_some(), "an end without a message");
