@@ -46,7 +46,7 @@ fn a_flush_decides_everything_and_children_get_their_parents_traces() {
 #[test]
 fn spans_of_a_process_that_came_apart_leave_together() {
     let mut linker = span_linker::SpanLinker::new(Config::default());
-    let (now, mut out) = (std::time::Instant::now(), Vec::new());
+    let (now, mut out) = (pipeline::clock::Monotonic::default(), Vec::new());
     for n in 1..=3 {
         linker.process(finished(&[server(n, 1, 0..10)]), now, &mut out);
         linker.process(finished(&[server(n + 10, 2, 0..10)]), now, &mut out);

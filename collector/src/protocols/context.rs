@@ -266,8 +266,8 @@ mod tests {
         offered.finish().1
     }
 
-    fn full(sampled: Option<bool>) -> Option<(String, Option<String>, Option<bool>)> {
-        Some((TRACE.into(), Some(SPAN.into()), sampled))
+    fn full(sampled: Option<bool>) -> (String, Option<String>, Option<bool>) {
+        (TRACE.into(), Some(SPAN.into()), sampled)
     }
 
     #[test]
@@ -282,7 +282,7 @@ mod tests {
         ] {
             assert_eq!(
                 read(&[("TraceParent", &value)]),
-                full(Some(sampled)),
+                Some(full(Some(sampled))),
                 "{value}"
             );
         }
@@ -312,7 +312,7 @@ mod tests {
         let other = format!("00-{TRACE}-00f067aa0ba902b8-01");
         assert_eq!(
             read(&[("traceparent", &one), ("traceparent", &one)]),
-            full(Some(true))
+            Some(full(Some(true)))
         );
         let three = [
             ("traceparent", &*one),
@@ -330,7 +330,7 @@ mod tests {
             (format!("{TRACE}-{SPAN}-0"), Some(false)),
             (format!("{TRACE}-{SPAN}"), None),
         ] {
-            assert_eq!(read(&[("b3", &value)]), full(sampled), "{value}");
+            assert_eq!(read(&[("b3", &value)]), Some(full(sampled)), "{value}");
         }
         for value in ["0", "1", "d", "", "-"] {
             assert_eq!(read(&[("b3", value)]), None, "{value}");
@@ -344,7 +344,7 @@ mod tests {
             ("X-B3-SpanId", SPAN),
             ("X-B3-Sampled", "1"),
         ];
-        assert_eq!(read(&headers), full(Some(true)));
+        assert_eq!(read(&headers), Some(full(Some(true))));
         let short = [("x-b3-traceid", "a3ce929d0e0e4736"), ("x-b3-spanid", SPAN)];
         let expected = (
             "0000000000000000a3ce929d0e0e4736".into(),
@@ -362,7 +362,7 @@ mod tests {
             ("x-b3-traceid", TRACE),
             ("x-b3-spanid", SPAN),
         ];
-        assert_eq!(read(&debug), full(Some(true)));
+        assert_eq!(read(&debug), Some(full(Some(true))));
     }
 
     #[test]
@@ -375,7 +375,7 @@ mod tests {
         ] {
             assert_eq!(
                 read(&[("uber-trace-id", &value)]),
-                full(Some(true)),
+                Some(full(Some(true))),
                 "{value}"
             );
         }
@@ -420,7 +420,7 @@ mod tests {
         let b3 = format!("{}-{SPAN}-0", "a".repeat(32));
         assert_eq!(
             read(&[("b3", &b3), ("traceparent", &w3c)]),
-            full(Some(true))
+            Some(full(Some(true)))
         );
     }
 

@@ -92,19 +92,19 @@ pub enum Step {
     /// The next `n` bytes belong to the message under way and are not wanted. May
     /// exceed what is there (`u64::MAX`: until the connection closes).
     Skip(u64),
-    /// A message was read from the first `consumed` bytes. `complete`: it ends
-    /// there; else `Skip`s and an `End` follow.
+    /// A message was read, and `consumed` bytes from the front belong to it; may exceed
+    /// what is there, as with `Skip`: where a body's length is known, a gap inside it
+    /// does no harm. `complete`: it ends after them; else `Skip`s and an `End` follow.
     Message {
         /// Bytes taken from the front.
-        consumed: usize,
+        consumed: u64,
         /// What they say.
         message: Box<Message>,
         /// The message has no more bytes.
         complete: bool,
     },
     /// The message under way ends after `consumed` more bytes (0 is allowed once).
-    /// May exceed what is there, as with `Skip`: the end of a long body is known
-    /// before its bytes come, and a gap inside it does no harm.
+    /// May exceed what is there, as with `Skip`.
     End {
         /// Bytes taken from the front.
         consumed: u64,

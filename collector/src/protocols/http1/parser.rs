@@ -1,8 +1,8 @@
 //! The state machine of one connection: two flows, cut into messages.
 //!
 //! ```text
-//!            head, no body              head with a body
-//!          +-------------+   +------> Length -------------- End --+
+//!       head, its length known      head, else
+//!          +-------------+   +------> UnsureLength -------- End --+
 //!          v             |   |                                    |
 //! -----> Start ----------+---+------> Chunks --> Trailers - End --+--> Start
 //!          | ^                |
@@ -31,6 +31,9 @@ pub(super) struct Http1Parser {
     response: FlowState,
     /// The connection speaks something else from here on.
     stopped: bool,
+    /// Bytes were lost: who answers whom, and so which response is to HEAD, is not sure
+    /// on this connection any more.
+    pairs_in_doubt: bool,
 }
 
 #[derive(Debug, Default)]
@@ -42,6 +45,8 @@ struct FlowState {
     line_seen: bool,
     /// A message was read since the start or the last gap: what breaks now is malformed.
     in_step: bool,
+    /// The head was searched for: it may be a quotation in some body.
+    hunted: bool,
 }
 
 #[derive(Debug, Default)]
@@ -49,11 +54,8 @@ enum Phase {
     #[default]
     Start,
     Hunt(RequestHunt),
-    Length {
-        left: u64,
-        /// The request was not seen; if it was a HEAD, no body comes.
-        maybe_none: bool,
-    },
+    /// So many bytes, or none if the request that nobody saw was a HEAD.
+    UnsureLength(u64),
     Chunks {
         first: bool,
     },
@@ -81,7 +83,7 @@ impl Parser for Http1Parser {
         match state.phase {
             Phase::Start => self.start(flow, bytes, answered),
             Phase::Hunt(_) => self.hunt(flow, bytes, answered),
-            Phase::Length { left, maybe_none } => state.length(bytes, left, maybe_none),
+            Phase::UnsureLength(left) => state.unsure_length(bytes, left),
             Phase::Chunks { first } => state.chunk(bytes, first),
             Phase::Trailers => state.trailer(bytes),
             Phase::UntilClose => Step::Skip(u64::MAX),
@@ -89,6 +91,7 @@ impl Parser for Http1Parser {
     }
 
     fn resync(&mut self, flow: Flow) {
+        self.pairs_in_doubt = true;
         let hunt = RequestHunt {
             at_line_start: true,
         };
@@ -112,6 +115,7 @@ impl Http1Parser {
     }
 
     fn start(&mut self, flow: Flow, bytes: &[u8], answered: Option<&Message>) -> Step {
+        let in_doubt = self.pairs_in_doubt;
         let state = self.flow(flow);
         let blank = head::blank_lines(bytes);
         state.scanned = state.scanned.max(blank);
@@ -132,17 +136,23 @@ impl Http1Parser {
         match read_head(flow, head, answered, !state.in_step) {
             Parsed::Broken => state.give_up(1, Loss::Malformed),
             Parsed::Message {
+                body: Body::UntilClose,
+                ..
+            } if state.hunted && !has_headers(head) => state.give_up(1, Loss::Malformed),
+            Parsed::Message {
                 message,
                 body,
                 stop,
             } => {
-                state.enter(body, flow == Flow::Response && answered.is_none());
+                // If this is a quotation after all, the connection must not be lost to it.
+                let body = if state.hunted && body == Body::UntilClose {
+                    Body::Unknown
+                } else {
+                    body
+                };
+                let unsure = flow == Flow::Response && (in_doubt || answered.is_none());
                 self.stopped = stop;
-                Step::Message {
-                    consumed: end,
-                    message,
-                    complete: matches!(body, Body::None | Body::Unknown),
-                }
+                self.flow(flow).message(end, message, body, unsure)
             }
         }
     }
@@ -163,7 +173,7 @@ impl Http1Parser {
                 reason: Loss::MidStream,
             },
             Found::Start(consumed) => {
-                state.phase = Phase::Start;
+                (state.phase, state.hunted) = (Phase::Start, true);
                 if consumed == 0 {
                     return self.start(flow, bytes, answered);
                 }
@@ -226,28 +236,32 @@ impl FlowState {
         Step::Resync { consumed, reason }
     }
 
-    /// A head was read; goes where its body is read.
-    fn enter(&mut self, body: Body, unanswered: bool) {
-        let phase = match body {
-            Body::None => Phase::Start,
-            Body::Length(left) => Phase::Length {
-                left,
-                maybe_none: unanswered,
-            },
-            Body::Chunked => Phase::Chunks { first: true },
-            Body::UntilClose => Phase::UntilClose,
-            Body::Unknown => Phase::Hunt(RequestHunt::default()),
+    /// A head of `length` bytes was read. `unsure`: the request was not seen; if it was
+    /// a HEAD, no body comes.
+    fn message(&mut self, length: usize, message: Box<Message>, body: Body, unsure: bool) -> Step {
+        let (phase, more, complete) = match body {
+            Body::None => (Phase::Start, 0, true),
+            Body::Length(left) if unsure => (Phase::UnsureLength(left), 0, false),
+            Body::Length(left) => (Phase::Start, left, true),
+            Body::Chunked => (Phase::Chunks { first: true }, 0, false),
+            Body::UntilClose => (Phase::UntilClose, u64::MAX, false),
+            Body::Unknown => (Phase::Hunt(RequestHunt::default()), 0, true),
         };
         *self = Self {
             phase,
             in_step: true,
             ..Self::default()
         };
+        Step::Message {
+            consumed: wide(length).saturating_add(more),
+            message,
+            complete,
+        }
     }
 
-    fn length(&mut self, bytes: &[u8], left: u64, maybe_none: bool) -> Step {
+    fn unsure_length(&mut self, bytes: &[u8], left: u64) -> Step {
         let mark = b"HTTP/1.";
-        let next_head = maybe_none && bytes.iter().zip(mark).all(|(byte, wanted)| byte == wanted);
+        let next_head = bytes.iter().zip(mark).all(|(byte, wanted)| byte == wanted);
         if next_head && bytes.len() < mark.len() {
             return Step::NeedMore;
         }
@@ -357,6 +371,11 @@ fn read_response(line: head::StatusLine, framing: Framing, answered: Option<&Mes
         body,
         stop: tunnel || switched,
     }
+}
+
+/// Quotations seldom have headers, real answers always do.
+fn has_headers(head: &[u8]) -> bool {
+    HeaderLines::of_head(head).next().is_some()
 }
 
 fn wide(count: usize) -> u64 {

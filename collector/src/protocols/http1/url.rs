@@ -126,15 +126,12 @@ fn percent_decoded(text: &str) -> Cow<'_, str> {
         let byte = piece
             .get(..2)
             .and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        match (byte, piece.get(2..)) {
-            (Some(byte), Some(rest)) => {
-                decoded.push(byte);
-                decoded.extend_from_slice(rest.as_bytes());
-            }
-            _ => {
-                decoded.push(b'%');
-                decoded.extend_from_slice(piece.as_bytes());
-            }
+        if let (Some(byte), Some(rest)) = (byte, piece.get(2..)) {
+            decoded.push(byte);
+            decoded.extend_from_slice(rest.as_bytes());
+        } else {
+            decoded.push(b'%');
+            decoded.extend_from_slice(piece.as_bytes());
         }
     }
     String::from_utf8_lossy(&decoded).into_owned().into()

@@ -1,13 +1,13 @@
 //! The names of Redis's commands, as `COMMAND LIST` of version 7.0 gives them, and
-//! what came until 8.2. Modules' commands are known by the dot in their name.
+//! what came until 8.2. Modules' commands are known by what stands
+//! before the dot.
 
 /// True for a command of the server or of a module, in any case.
 pub(super) fn is_known(name: &[u8]) -> bool {
     let Some(name) = sane(name) else { return false };
     let lower = name.to_ascii_lowercase();
-    let of_module = name.split_once('.').is_some_and(|(module, command)| {
-        !module.is_empty() && !command.is_empty() && !command.contains('.')
-    });
+    let module = lower.split_once('.').map(|(module, _)| module);
+    let of_module = module.is_some_and(|module| MODULES.contains(&module));
     of_module || COMMANDS.binary_search(&lower.as_str()).is_ok()
 }
 
@@ -37,6 +37,11 @@ pub(super) fn sane(name: &[u8]) -> Option<&str> {
     let rest = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     (starts && name.len() <= super::MAX_NAME && name.bytes().all(rest)).then_some(name)
 }
+
+/// Modules that Redis ships, and the throttle that many run.
+const MODULES: &[&str] = &[
+    "ai", "bf", "cf", "cl", "cms", "ft", "graph", "json", "rg", "tdigest", "topk", "ts",
+];
 
 #[rustfmt::skip]
 const COMMANDS: &[&str] = &[
@@ -130,7 +135,17 @@ mod tests {
         for known in ["get", "GET", "HGetAll", "FT.SEARCH", "json.get"] {
             assert!(is_known(known.as_bytes()), "{known}");
         }
-        for unknown in ["", "foo", "get ", ".", "a.", ".b", "1.2", "h\u{e9}llo"] {
+        for unknown in [
+            "",
+            "foo",
+            "get ",
+            ".",
+            "a.",
+            ".b",
+            "1.2",
+            "a.example",
+            "h\u{e9}llo",
+        ] {
             assert!(!is_known(unknown.as_bytes()), "{unknown}");
         }
         assert!(has_subcommands("Client") && !has_subcommands("get"));

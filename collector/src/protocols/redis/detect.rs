@@ -154,7 +154,7 @@ fn inline(bytes: &[u8]) -> Detection {
             return Detection::No;
         }
         let shared = |word: &&str| first.eq_ignore_ascii_case(word.as_bytes());
-        own |= !SHARED_WORDS.iter().any(|word| shared(&word)) && !first.contains(&b'.');
+        own |= !SHARED_WORDS.iter().any(shared) && !first.contains(&b'.');
     }
     Detection::No
 }

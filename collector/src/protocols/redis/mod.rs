@@ -11,6 +11,7 @@ mod parser;
 mod reply;
 mod request;
 mod resp;
+mod session;
 
 #[cfg(test)]
 mod tests;

@@ -96,14 +96,14 @@ pub(super) fn read_inline(bytes: &[u8]) -> Reading<(Command<'_>, usize)> {
     let end = memchr(b'\n', bytes);
     let line = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default();
     let mut words = line
-        .split(|byte| byte.is_ascii_whitespace())
+        .split(u8::is_ascii_whitespace)
         .filter(|word| !word.is_empty());
     let name = words.next().unwrap_or_default();
     let named = line.trim_ascii_start().len() > name.len();
     let fits = if named || end.is_some() {
         commands::is_known(name)
     } else {
-        name.len() <= MAX_NAME && name.iter().all(|byte| byte.is_ascii_graphic())
+        name.len() <= MAX_NAME && name.iter().all(u8::is_ascii_graphic)
     };
     match end {
         _ if !fits => Reading::Bad,

@@ -78,11 +78,6 @@ impl Nesting {
         self.frames.is_empty() && self.pending == 0
     }
 
-    /// Nothing is to come after the string under way.
-    pub(super) fn ends_with_string(&self) -> bool {
-        self.frames.is_empty()
-    }
-
     /// Gives up the rest of the string under way, to be skipped by the caller.
     pub(super) fn take_pending(&mut self) -> u64 {
         std::mem::take(&mut self.pending)

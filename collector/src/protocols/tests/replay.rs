@@ -1,8 +1,11 @@
 //! Plays a connection to a parser the way the stream layer does, and checks what
 //! every step promises.
 
-use crate::protocols::{Flow, Loss, MAX_UNREAD, Message, MessageKind, Parser, Protocol, Step};
-use std::collections::VecDeque;
+use crate::protocols::{
+    Audience, Flow, Loss, MAX_UNREAD, Message, MessageKind, Parser, Protocol, Step,
+};
+use span_model::Value;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::{fmt, fs};
 
@@ -109,6 +112,67 @@ fn unescape(text: &str) -> Vec<u8> {
         });
     }
     bytes
+}
+
+/// Plays what `>` the client and `<` the server sent, and ends both flows.
+pub(crate) fn play(protocol: &dyn Protocol, reads: &[(char, &[u8])]) -> Vec<Seen> {
+    let mut replay = Replay::new(protocol);
+    for (mark, bytes) in reads {
+        replay.feed(
+            if *mark == '>' {
+                Flow::Request
+            } else {
+                Flow::Response
+            },
+            bytes,
+        );
+    }
+    replay.finish()
+}
+
+/// Kind, name and error of each message, for tests that tell a story.
+pub(crate) fn story(seen: &[Seen]) -> Vec<String> {
+    let one = |seen: &Seen| {
+        let message = &seen.message;
+        let kind = format!("{:?}", message.kind).to_lowercase();
+        let status = shown(message, Audience::Client).remove("http.response.status_code");
+        let name = message.span_name.to_string();
+        let error = message
+            .client_error
+            .as_deref()
+            .unwrap_or_default()
+            .to_owned();
+        let cut = if seen.end.is_none() { "cut" } else { "" };
+        let words = [
+            kind,
+            name,
+            status.unwrap_or_default(),
+            error,
+            cut.to_owned(),
+        ];
+        words
+            .into_iter()
+            .filter(|word| !word.is_empty())
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    seen.iter().map(one).collect()
+}
+
+/// A message's attributes as one side's span carries them.
+pub(crate) fn shown(message: &Message, side: Audience) -> BTreeMap<String, String> {
+    let mut shown = BTreeMap::new();
+    for (audience, (key, value)) in &message.attributes {
+        if *audience == side || *audience == Audience::Both {
+            let text = match value {
+                Value::Str(text) => text.to_string(),
+                Value::Int(number) => number.to_string(),
+                other => format!("{other:?}"),
+            };
+            assert_eq!(shown.insert(key.to_string(), text), None, "{key} twice");
+        }
+    }
+    shown
 }
 
 /// A message and where it stood in its flow.
@@ -254,12 +318,12 @@ impl Replay {
                 message,
                 complete,
             } => {
-                assert!((1..=there).contains(&consumed), "{consumed} of {there}");
+                assert!(consumed > 0, "a message of nothing");
                 assert!(lane.current.is_none(), "a message inside a message");
                 let at = self.seen.len();
                 let start = lane.offset;
                 let answers = answered.filter(|_| message.kind == MessageKind::Response);
-                (lane.skip, lane.ends, lane.current) = (consumed as u64, complete, Some(at));
+                (lane.skip, lane.ends, lane.current) = (consumed, complete, Some(at));
                 match message.kind {
                     MessageKind::Request => self.open.push_back(at),
                     MessageKind::Response => drop(self.open.pop_front()),
