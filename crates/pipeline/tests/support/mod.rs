@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "every test binary uses a part of this")]
 
+pub mod peer;
+
 use pipeline::clock::Monotonic;
 use pipeline::component::{Factories, ProcessorFactory, ReceiverFactory};
 use pipeline::config::duration;
