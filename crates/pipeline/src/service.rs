@@ -194,7 +194,7 @@ impl Service {
                 exporters,
                 &self.metrics,
             );
-            up.pipelines.spawn(driver.run(up.give_up.clone()));
+            up.pipelines.spawn(driver.run(up.abandon.clone()));
         }
         for (id, receiver) in self.receivers {
             let targets = senders.remove(&id).unwrap_or_default();
@@ -232,7 +232,7 @@ struct Up {
     pipelines: JoinSet<()>,
     receivers: JoinSet<Result<(), Failure>>,
     stop: CancellationToken,
-    give_up: CancellationToken,
+    abandon: CancellationToken,
 }
 
 impl Up {
@@ -264,7 +264,7 @@ impl Up {
         self.stop.cancel();
         join_until(&mut self.receivers, halfway).await;
         join_until(&mut self.pipelines, halfway).await;
-        self.give_up.cancel();
+        self.abandon.cancel();
         join_until(&mut self.pipelines, deadline).await;
         self.pipelines.abort_all();
         self.receivers.abort_all();

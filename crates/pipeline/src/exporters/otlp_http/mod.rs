@@ -141,7 +141,7 @@ async fn read(response: Response<hyper::body::Incoming>) -> Result<Accepted, Ref
     let body = match Limited::new(body, MAX_RESPONSE_BYTES).collect().await {
         Ok(body) => body.to_bytes(),
         Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-            return Err(never(format!(
+            return Err(never(&format!(
                 "answered {} with more than {MAX_RESPONSE_BYTES} bytes",
                 head.status
             )));
@@ -197,7 +197,7 @@ fn success(status: StatusCode, kind: &str, body: &Bytes) -> Result<Accepted, Ref
         _ => None,
     };
     let nonsense = || {
-        never(format!(
+        never(&format!(
             "answered {status} with a body that is no OTLP ({kind})"
         ))
     };
@@ -226,9 +226,9 @@ fn json_response(body: &[u8]) -> Option<ExportTraceServiceResponse> {
     Some(ExportTraceServiceResponse { partial_success })
 }
 
-fn never(message: String) -> Refusal {
+fn never(message: &str) -> Refusal {
     Refusal {
-        message: printable(&message),
+        message: printable(message),
         retry: Retry::Never,
     }
 }

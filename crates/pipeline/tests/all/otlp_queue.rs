@@ -1,12 +1,10 @@
 //! The sending queue: joins, overflows and drains as configured.
 
-mod support;
-
+use crate::support::peer::{Answer, Peer};
+use crate::support::{lost, one_pipeline, run, run_until, total, wait_for};
 use pipeline::proto::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message;
 use std::time::{Duration, Instant};
-use support::peer::{Answer, Peer};
-use support::{lost, one_pipeline, run, run_until, total, wait_for};
 
 fn ok() -> Answer {
     Answer {
@@ -17,7 +15,7 @@ fn ok() -> Answer {
 
 fn stuck() -> Answer {
     Answer {
-        delay: Duration::from_secs(60),
+        delay: Duration::from_mins(1),
         ..ok()
     }
 }
@@ -51,7 +49,7 @@ async fn small_batches_leave_as_one_request() {
         "sending_queue: {batch: {flush_timeout: 300ms}}",
     );
     run_until(&yaml, |samples| {
-        total(samples, "otelcol_exporter_sent_spans") == 100.0
+        total(samples, "otelcol_exporter_sent_spans") == 100
     })
     .await;
     assert_eq!(spans_of(&peer), [100]);
@@ -63,7 +61,7 @@ async fn enough_spans_leave_at_once() {
     let queue = "sending_queue: {num_consumers: 1, batch: {flush_timeout: 1h, min_size: 20}}";
     let yaml = yaml("{batches: 10, spans: 8}", peer.port, queue);
     run_until(&yaml, |samples| {
-        total(samples, "otelcol_exporter_sent_spans") == 72.0
+        total(samples, "otelcol_exporter_sent_spans") == 72
     })
     .await;
     assert_eq!(
@@ -82,7 +80,7 @@ async fn joining_can_be_switched_off() {
         "sending_queue: {batch: null}",
     );
     run_until(&yaml, |samples| {
-        total(samples, "otelcol_exporter_sent_spans") == 10.0
+        total(samples, "otelcol_exporter_sent_spans") == 10
     })
     .await;
     assert_eq!(spans_of(&peer), [2; 5]);
@@ -97,7 +95,7 @@ async fn without_a_queue_the_pipeline_sends_itself() {
         "sending_queue: {enabled: false}",
     );
     run_until(&yaml, |samples| {
-        total(samples, "otelcol_exporter_sent_spans") == 10.0
+        total(samples, "otelcol_exporter_sent_spans") == 10
     })
     .await;
     assert_eq!(spans_of(&peer), [2; 5]);
@@ -105,7 +103,7 @@ async fn without_a_queue_the_pipeline_sends_itself() {
 
 #[tokio::test]
 async fn what_has_no_room_is_counted() {
-    for (sizer, size, kept) in [("requests", 4, 4.0 * 3.0), ("items", 10, 3.0 * 3.0)] {
+    for (sizer, size, kept) in [("requests", 4, 4 * 3), ("items", 10, 3 * 3)] {
         let peer = Peer::http(vec![stuck()]).await;
         let queue = format!(
             "sending_queue: {{num_consumers: 1, queue_size: {size}, sizer: {sizer}, batch: {{flush_timeout: 1h}}}}"
@@ -114,18 +112,15 @@ async fn what_has_no_room_is_counted() {
             "{}  shutdown_timeout: 200ms\n",
             yaml("{batches: 20, spans: 3}", peer.port, &queue)
         );
-        let dropped = 60.0 - kept;
+        let dropped = 60 - kept;
         let summary = run_until(&yaml, |samples| {
-            let queued = total(samples, "otelcol_exporter_queue_size") > 0.0;
+            let queued = total(samples, "otelcol_exporter_queue_size") > 0;
             queued && total(samples, "otelcol_exporter_enqueue_failed_spans") == dropped
         })
         .await;
         let samples = &summary.samples;
-        assert_eq!(
-            total(samples, "otelcol_exporter_queue_capacity"),
-            f64::from(size)
-        );
-        assert_eq!(total(samples, "otelcol_exporter_queue_size"), 0.0);
+        assert_eq!(total(samples, "otelcol_exporter_queue_capacity"), size);
+        assert_eq!(total(samples, "otelcol_exporter_queue_size"), 0);
         assert_eq!(lost(samples, "queue_full"), dropped, "{sizer}");
         assert_eq!(lost(samples, "shutdown"), kept, "{sizer}");
     }
@@ -142,12 +137,12 @@ async fn a_full_queue_can_hold_up_the_receiver_instead() {
         "sending_queue: {num_consumers: 1, queue_size: 1, block_on_overflow: true, batch: null}";
     let yaml = yaml("{batches: 20, spans: 3}", peer.port, queue);
     let summary = run_until(&yaml, |samples| {
-        total(samples, "otelcol_exporter_sent_spans") == 60.0
+        total(samples, "otelcol_exporter_sent_spans") == 60
     })
     .await;
     assert_eq!(
         total(&summary.samples, "otelcol_exporter_enqueue_failed_spans"),
-        0.0
+        0
     );
 }
 
@@ -163,9 +158,9 @@ async fn a_stop_drains_the_queue() {
         peer.port,
         "sending_queue: {batch: {flush_timeout: 1h}}",
     );
-    let accepted = |samples: &[_]| total(samples, "otelcol_receiver_accepted_spans") == 60.0;
+    let accepted = |samples: &[_]| total(samples, "otelcol_receiver_accepted_spans") == 60;
     let summary = run_until(&yaml, accepted).await;
-    assert_eq!(total(&summary.samples, "otelcol_exporter_sent_spans"), 60.0);
+    assert_eq!(total(&summary.samples, "otelcol_exporter_sent_spans"), 60);
 }
 
 #[tokio::test]
@@ -187,10 +182,10 @@ async fn a_stop_ends_at_the_deadline_and_counts_what_is_left() {
         "{:?}",
         begun.elapsed()
     );
-    assert_eq!(lost(&summary.samples, "shutdown"), 60.0);
+    assert_eq!(lost(&summary.samples, "shutdown"), 60);
     assert_eq!(
         total(&summary.samples, "otelcol_exporter_send_failed_spans"),
-        60.0
+        60
     );
 }
 
@@ -209,14 +204,14 @@ async fn a_stop_does_not_wait_when_the_next_attempt_would_come_too_late() {
     // The second attempt comes after 2.5 s at the earliest.
     let yaml = format!("{base}  shutdown_timeout: 2s\n");
     let begun = Instant::now();
-    let accepted = |samples: &[_]| total(samples, "otelcol_receiver_accepted_spans") == 60.0;
+    let accepted = |samples: &[_]| total(samples, "otelcol_receiver_accepted_spans") == 60;
     let summary = run_until(&yaml, accepted).await;
     assert!(
         begun.elapsed() < Duration::from_millis(1_500),
         "{:?}",
         begun.elapsed()
     );
-    assert_eq!(lost(&summary.samples, "shutdown"), 60.0);
+    assert_eq!(lost(&summary.samples, "shutdown"), 60);
 }
 
 #[tokio::test]
@@ -231,5 +226,5 @@ async fn a_stop_gives_a_waiting_request_one_last_attempt() {
         wait_for(|| peer.seen().len() == 1).await
     })
     .await;
-    assert_eq!(total(&summary.samples, "otelcol_exporter_sent_spans"), 2.0);
+    assert_eq!(total(&summary.samples, "otelcol_exporter_sent_spans"), 2);
 }

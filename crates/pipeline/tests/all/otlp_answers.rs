@@ -1,7 +1,7 @@
 //! What the OTLP exporters make of every answer that a backend can give (OTLP specification 2.1 to 2.3).
 
-mod support;
-
+use crate::support::peer::{Answer, Peer};
+use crate::support::{lost, one_pipeline, run_until, total};
 use base64::Engine;
 use bytes::{BufMut, Bytes, BytesMut};
 use pipeline::Summary;
@@ -10,8 +10,6 @@ use pipeline::proto::collector::trace::v1::{
 };
 use prost::Message;
 use std::time::Duration;
-use support::peer::{Answer, Peer};
-use support::{lost, one_pipeline, run_until, total};
 
 const PROTOBUF: (&str, &str) = ("content-type", "application/x-protobuf");
 
@@ -107,7 +105,7 @@ async fn export(exporter: &str, peer: &Peer, more: &str) -> Summary {
     let yaml = one_pipeline("{}", "", &settings, exporter);
     run_until(&yaml, |samples| {
         let sent = total(samples, "otelcol_exporter_sent_spans");
-        sent + total(samples, "otelcol_exporter_send_failed_spans") > 0.0
+        sent + total(samples, "otelcol_exporter_send_failed_spans") > 0
     })
     .await
 }
@@ -115,14 +113,14 @@ async fn export(exporter: &str, peer: &Peer, more: &str) -> Summary {
 async fn check(name: &str, exporter: &str, peer: Peer, more: &str, fate: Fate) {
     let samples = export(exporter, &peer, more).await.samples;
     let requests = peer.seen().len();
-    let found = if total(&samples, "otelcol_exporter_sent_spans") > 0.0 {
+    let found = if total(&samples, "otelcol_exporter_sent_spans") > 0 {
         Fate::Sent(requests)
     } else {
         let reason = ["refused", "partly_refused", "retries_exhausted", "shutdown"];
         Fate::Lost(
             reason
                 .into_iter()
-                .find(|reason| lost(&samples, reason) > 0.0)
+                .find(|reason| lost(&samples, reason) > 0)
                 .unwrap_or("?"),
             requests,
         )
@@ -196,7 +194,7 @@ async fn a_server_that_asks_for_time_gets_it() {
     };
     let peer = Peer::grpc(vec![throttled, grpc(0)]).await;
     let summary = export("otlp_grpc", &peer, "").await;
-    assert_eq!(total(&summary.samples, "otelcol_exporter_sent_spans"), 1.0);
+    assert_eq!(total(&summary.samples, "otelcol_exporter_sent_spans"), 1);
     let seen = peer.seen();
     assert!(seen[1].at.duration_since(seen[0].at) >= Duration::from_secs(1));
 
@@ -362,7 +360,7 @@ async fn a_backend_that_is_away_costs_the_spans_when_time_is_up() {
         let retry = "{initial_interval: 5ms, max_interval: 20ms, max_elapsed_time: 100ms}";
         let settings = format!("{{endpoint: {endpoint:?}, retry_on_failure: {retry}}}");
         let yaml = one_pipeline("{spans: 3}", "", &settings, exporter);
-        run_until(&yaml, |samples| lost(samples, "retries_exhausted") == 3.0).await;
+        run_until(&yaml, |samples| lost(samples, "retries_exhausted") == 3).await;
     }
 }
 
@@ -400,7 +398,7 @@ async fn requests_carry_what_is_configured() {
         let request = ExportTraceServiceRequest::decode(body).unwrap();
         assert_eq!(
             request.resource_spans,
-            support::batch_of(0, 1).resource_spans
+            crate::support::batch_of(0, 1).resource_spans
         );
     }
     let peer = Peer::http(vec![http(200)]).await;
