@@ -18,6 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+from opentelemetry.proto.trace.v1 import trace_pb2
 
 PRINTING = threading.Lock()
 
@@ -40,6 +41,11 @@ def value(any_value):
     return getattr(any_value, kind)
 
 
+def kind(number):
+    names = trace_pb2.Span.SpanKind.DESCRIPTOR.values_by_number
+    return names[number].name.removeprefix("SPAN_KIND_").lower() if number in names else number
+
+
 def attributes(pairs):
     return {pair.key: value(pair.value) for pair in pairs}
 
@@ -53,8 +59,7 @@ def say_spans(request, transport, headers):
                     "trace_id": span.trace_id.hex(),
                     "span_id": span.span_id.hex(),
                     "parent_span_id": span.parent_span_id.hex(),
-                    "kind": span.Kind.Name(span.kind).removeprefix("SPAN_KIND_").lower()
-                    if hasattr(span, "Kind") else str(span.kind),
+                    "kind": kind(span.kind),
                     "name": span.name,
                     "start_unix_ns": span.start_time_unix_nano,
                     "end_unix_ns": span.end_time_unix_nano,

@@ -88,7 +88,10 @@ async fn a_receiver_in_two_pipelines_feeds_both() {
     let sent: Vec<_> = sent
         .map(|sample| (sample.label("exporter").unwrap().to_owned(), sample.value))
         .collect();
-    assert_eq!(sent, [("file/a".to_owned(), 10.0), ("file/b".to_owned(), 5.0)]);
+    assert_eq!(
+        sent,
+        [("file/a".to_owned(), 10.0), ("file/b".to_owned(), 5.0)]
+    );
 }
 
 #[tokio::test]

@@ -348,6 +348,65 @@ async fn a_connection_that_breaks_is_tried_again() {
     }
 }
 
+/// A peer that sends these bytes to every connection, and then ends its side or falls silent.
+async fn raw_peer(bytes: &'static [u8], half_close: bool) -> u16 {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                // What the client makes of it is the test, not whether it listens to the end.
+                let _ = stream.write_all(bytes).await;
+                if half_close {
+                    let _ = stream.shutdown().await;
+                }
+                let mut sink = [0; 4096];
+                while stream.read(&mut sink).await.is_ok_and(|read| read > 0) {}
+            });
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn a_peer_that_speaks_nonsense_or_not_at_all_is_given_up_in_time() {
+    let cases: [(&str, &[u8], bool); 5] = [
+        ("silence", b"", false),
+        ("half-closed", b"", true),
+        ("noise", b"\x00\xff\x13\x37 nonsense \r\n\r\n", false),
+        (
+            "a body that stops",
+            b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nabc",
+            false,
+        ),
+        (
+            "a body that breaks off",
+            b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nabc",
+            true,
+        ),
+    ];
+    for (name, bytes, half_close) in cases {
+        for exporter in ["otlp_http", "otlp_grpc"] {
+            let port = raw_peer(bytes, half_close).await;
+            let settings = format!(
+                "{{endpoint: 'http://127.0.0.1:{port}', timeout: 50ms, \
+                 retry_on_failure: {{initial_interval: 5ms, max_interval: 20ms, max_elapsed_time: 150ms}}}}"
+            );
+            let yaml = one_pipeline("{spans: 3}", "", &settings, exporter);
+            let summary = run_until(&yaml, |samples| {
+                total(samples, "otelcol_exporter_send_failed_spans") == 3
+            })
+            .await;
+            assert_eq!(
+                lost(&summary.samples, "retries_exhausted"),
+                3,
+                "{name} {exporter}"
+            );
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_backend_that_is_away_costs_the_spans_when_time_is_up() {
     let free = std::net::TcpListener::bind("127.0.0.1:0")

@@ -174,7 +174,7 @@ async fn a_stop_ends_at_the_deadline_and_counts_what_is_left() {
     let yaml = format!("{base}  shutdown_timeout: 300ms\n");
     let begun = Instant::now();
     let summary = run(&yaml, |_| async {
-        wait_for(|| peer.seen().len() == 2).await
+        wait_for(|| peer.seen().len() == 2).await;
     })
     .await;
     assert!(
@@ -223,7 +223,7 @@ async fn a_stop_gives_a_waiting_request_one_last_attempt() {
     let peer = Peer::http(vec![down, ok()]).await;
     let yaml = yaml("{spans: 2}", peer.port, "sending_queue: {batch: null}");
     let summary = run(&yaml, |_| async {
-        wait_for(|| peer.seen().len() == 1).await
+        wait_for(|| peer.seen().len() == 1).await;
     })
     .await;
     assert_eq!(total(&summary.samples, "otelcol_exporter_sent_spans"), 2);

@@ -232,12 +232,11 @@ fn rows(spans: &[ShownSpan]) -> Vec<Row<'_>> {
 
 fn bar(span: &ShownSpan, start: u64, end: u64) -> String {
     let whole = u128::from((end - start).max(1));
-    let column = |at: u64| {
-        let column = u128::from(at.saturating_sub(start)) * BAR_COLUMNS as u128 / whole;
-        usize::try_from(column).unwrap_or(0).min(BAR_COLUMNS)
-    };
-    let from = column(span.start_unix_ns).min(BAR_COLUMNS - 1);
-    let to = column(span.end_unix_ns).max(from + 1);
+    // The beginning is rounded down and the end up, so that no span is without a bar.
+    let columns = |at: u64| u128::from(at.saturating_sub(start)) * BAR_COLUMNS as u128;
+    let column = |column: u128| usize::try_from(column).unwrap_or(0).min(BAR_COLUMNS);
+    let from = column(columns(span.start_unix_ns) / whole).min(BAR_COLUMNS - 1);
+    let to = column(columns(span.end_unix_ns).div_ceil(whole)).max(from + 1);
     format!(
         "{}{}{}",
         " ".repeat(from),
