@@ -141,12 +141,7 @@ impl<'a> Check<'a> {
     /// The value under `key` (`::`-separated, as in the file) cannot work.
     pub fn error(&mut self, key: &str, message: impl Into<String>) {
         let finding = self.finding(key, message.into());
-        if self
-            .report
-            .errors
-            .iter()
-            .any(|known| known.path == finding.path)
-        {
+        if self.report.has_error_at(&finding.path) {
             return; // It could not even be read: this is about the default in its place.
         }
         self.report

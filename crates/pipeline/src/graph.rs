@@ -5,6 +5,7 @@ use crate::batch::Batch;
 use crate::clock::{self, Monotonic};
 use crate::component::{Exporter, Processor};
 use crate::telemetry::{Loss, Losses, Metrics};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -26,6 +27,10 @@ pub struct Driver {
     input: mpsc::Receiver<Batch>,
     stages: Vec<Stage>,
     exporters: Vec<Arc<dyn Exporter>>,
+    /// Through the processors and not yet with the exporters.
+    ready: VecDeque<Batch>,
+    /// Spans of the batch that is being handed over.
+    in_hand: usize,
     losses: Losses,
 }
 
@@ -51,6 +56,8 @@ impl Driver {
             input,
             stages: processors.into_iter().map(stage).collect(),
             exporters,
+            ready: VecDeque::new(),
+            in_hand: 0,
             losses: Losses::new(metrics, &format!("pipelines/{id}")),
         }
     }
@@ -77,17 +84,19 @@ impl Driver {
                     None => std::future::pending().await,
                 }
             };
-            let out = tokio::select! {
+            let ready = tokio::select! {
                 batch = self.input.recv() => match batch {
                     Some(batch) => self.advance(0, vec![batch]),
                     None => break,
                 },
                 () = tick => self.tick(),
             };
-            deliver(&self.exporters, out).await;
+            self.ready.extend(ready);
+            self.deliver().await;
         }
-        let out = self.flush();
-        deliver(&self.exporters, out).await;
+        let ready = self.flush();
+        self.ready.extend(ready);
+        self.deliver().await;
     }
 
     /// Sends batches through the processors from this stage on.
@@ -135,8 +144,23 @@ impl Driver {
         ready
     }
 
-    /// Counts what is still in front of the processors and inside them.
-    /// A batch that was being handed to an exporter is missed: one batch at most.
+    async fn deliver(&mut self) {
+        while let Some(mut batch) = self.ready.pop_front() {
+            batch.openings.clear();
+            self.in_hand = batch.span_count();
+            if self.in_hand == 0 {
+                continue;
+            }
+            let batch = Arc::new(batch);
+            for exporter in &self.exporters {
+                exporter.consume(Arc::clone(&batch)).await;
+            }
+            self.in_hand = 0;
+        }
+    }
+
+    /// Counts what has not reached the exporters. Errs high: some exporters may have taken
+    /// the batch that was being handed over.
     fn abandon(&mut self) {
         self.input.close();
         let mut left = Vec::new();
@@ -144,23 +168,11 @@ impl Driver {
             left.push(batch);
         }
         left.extend(self.flush());
-        let spans = left.iter().map(Batch::span_count).sum();
+        left.extend(self.ready.drain(..));
+        let spans = self.in_hand + left.iter().map(Batch::span_count).sum::<usize>();
         if spans > 0 {
             tracing::warn!(spans, "time to stop is over, spans are lost");
             self.losses.count(Loss::Shutdown, spans);
-        }
-    }
-}
-
-async fn deliver(exporters: &[Arc<dyn Exporter>], batches: Vec<Batch>) {
-    for mut batch in batches {
-        batch.openings.clear();
-        if batch.span_count() == 0 {
-            continue;
-        }
-        let batch = Arc::new(batch);
-        for exporter in exporters {
-            exporter.consume(Arc::clone(&batch)).await;
         }
     }
 }

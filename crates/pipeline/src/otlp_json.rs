@@ -263,3 +263,148 @@ fn base64(bytes: &[u8]) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+    use opentelemetry_proto::tonic::common::v1::{ArrayValue, KeyValueList};
+    use opentelemetry_proto::tonic::resource::v1::Resource;
+
+    fn any(value: any_value::Value) -> AnyValue {
+        AnyValue { value: Some(value) }
+    }
+
+    fn attribute(key: &str, value: any_value::Value) -> KeyValue {
+        KeyValue {
+            key: key.to_owned(),
+            value: Some(any(value)),
+            ..KeyValue::default()
+        }
+    }
+
+    fn everything() -> ResourceSpans {
+        use any_value::Value;
+        let attributes = vec![
+            attribute("text", Value::StringValue("a \"b\"\n\u{1}é".to_owned())),
+            attribute("int", Value::IntValue(i64::MIN)),
+            attribute("double", Value::DoubleValue(0.5)),
+            attribute("bool", Value::BoolValue(false)),
+            attribute("bytes", Value::BytesValue(vec![0xfb, 0xff])),
+            attribute(
+                "list",
+                Value::ArrayValue(ArrayValue {
+                    values: vec![any(Value::IntValue(1)), AnyValue { value: None }],
+                }),
+            ),
+            attribute(
+                "map",
+                Value::KvlistValue(KeyValueList {
+                    values: vec![attribute("k", Value::BoolValue(true))],
+                }),
+            ),
+        ];
+        let span = Span {
+            trace_id: vec![0xab; 16],
+            span_id: vec![0xcd; 8],
+            trace_state: "a=b".to_owned(),
+            parent_span_id: vec![0x0f; 8],
+            flags: 0x101,
+            name: "GET".to_owned(),
+            kind: 3,
+            start_time_unix_nano: u64::MAX,
+            end_time_unix_nano: 1,
+            attributes,
+            dropped_attributes_count: 2,
+            events: vec![Event {
+                time_unix_nano: 5,
+                name: "e".to_owned(),
+                ..Event::default()
+            }],
+            links: vec![Link {
+                trace_id: vec![1; 16],
+                span_id: vec![2; 8],
+                ..Link::default()
+            }],
+            status: Some(Status {
+                code: 2,
+                message: "m".to_owned(),
+            }),
+            ..Span::default()
+        };
+        let scope = InstrumentationScope {
+            name: "deeptrace".to_owned(),
+            version: "1".to_owned(),
+            ..InstrumentationScope::default()
+        };
+        ResourceSpans {
+            resource: Some(Resource::default()),
+            scope_spans: vec![ScopeSpans {
+                scope: Some(scope),
+                spans: vec![span, Span::default()],
+                schema_url: "s".to_owned(),
+            }],
+            schema_url: String::new(),
+        }
+    }
+
+    #[test]
+    fn the_form_is_that_of_the_specification() {
+        let json = String::from_utf8(encode(&[everything()])).unwrap();
+        let expected = concat!(
+            r#"{"resourceSpans":[{"resource":{},"scopeSpans":[{"#,
+            r#""scope":{"name":"deeptrace","version":"1"},"spans":[{"#,
+            r#""traceId":"abababababababababababababababab","spanId":"cdcdcdcdcdcdcdcd","#,
+            r#""traceState":"a=b","parentSpanId":"0f0f0f0f0f0f0f0f","flags":257,"name":"GET","kind":3,"#,
+            r#""startTimeUnixNano":"18446744073709551615","endTimeUnixNano":"1","attributes":["#,
+            r#"{"key":"text","value":{"stringValue":"a \"b\"\n\u0001é"}},"#,
+            r#"{"key":"int","value":{"intValue":"-9223372036854775808"}},"#,
+            r#"{"key":"double","value":{"doubleValue":0.5}},"#,
+            r#"{"key":"bool","value":{"boolValue":false}},"#,
+            r#"{"key":"bytes","value":{"bytesValue":"+/8="}},"#,
+            r#"{"key":"list","value":{"arrayValue":{"values":[{"intValue":"1"},{}]}}},"#,
+            r#"{"key":"map","value":{"kvlistValue":{"values":[{"key":"k","value":{"boolValue":true}}]}}}],"#,
+            r#""droppedAttributesCount":2,"events":[{"timeUnixNano":"5","name":"e"}],"#,
+            r#""links":[{"traceId":"01010101010101010101010101010101","spanId":"0202020202020202"}],"#,
+            r#""status":{"message":"m","code":2}},{}],"schemaUrl":"s"}]}]}"#,
+        );
+        assert_eq!(json, expected);
+    }
+
+    #[test]
+    fn another_reader_gets_back_what_was_written() {
+        let written = vec![everything()];
+        let read: ExportTraceServiceRequest = serde_json::from_slice(&encode(&written)).unwrap();
+        assert_eq!(read.resource_spans, written);
+        assert_eq!(encode(&[]), b"{}");
+    }
+
+    #[test]
+    fn what_json_has_no_numbers_for_is_written_in_words() {
+        for (number, expected) in [
+            (f64::NAN, "\"NaN\""),
+            (f64::INFINITY, "\"Infinity\""),
+            (f64::NEG_INFINITY, "\"-Infinity\""),
+            (1e300, "1e+300"),
+            (2.0, "2.0"),
+        ] {
+            let mut json = Json::default();
+            json.double(number);
+            assert_eq!(String::from_utf8(json.out).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn base64_pads() {
+        let cases: [(&[u8], &str); 5] = [
+            (b"", ""),
+            (b"f", "Zg=="),
+            (b"fo", "Zm8="),
+            (b"foo", "Zm9v"),
+            (b"foob", "Zm9vYg=="),
+        ];
+        for (bytes, expected) in cases {
+            assert_eq!(base64(bytes), expected);
+        }
+    }
+}

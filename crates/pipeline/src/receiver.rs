@@ -126,12 +126,9 @@ pub fn spawn_thread(
             let _ = done.send(body());
         })?;
     Ok(Box::pin(async move {
-        match ended.await {
-            Ok(result) => result,
-            Err(_) => {
-                let name = thread.thread().name().unwrap_or_default().to_owned();
-                Err(format!("thread {name} panicked").into())
-            }
-        }
+        ended.await.unwrap_or_else(|_| {
+            let name = thread.thread().name().unwrap_or_default();
+            Err(format!("thread {name} panicked").into())
+        })
     }))
 }

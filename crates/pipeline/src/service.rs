@@ -10,7 +10,7 @@ use crate::component::{BoxError, Context, Exporter, Processor, Receiver};
 use crate::config::{ComponentId, Config, Pipeline};
 use crate::graph::{Driver, PIPELINE_QUEUE_BATCHES};
 use crate::receiver::{BatchSender, Running};
-use crate::telemetry::{Metrics, MetricsServer, Sample, ServeError};
+use crate::telemetry::{Metrics, MetricsServer, Sample, ServeError, process};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +18,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+/// Exporters are back at the deadline by themselves; this is for one that hangs.
+const EXPORTER_GRACE: Duration = Duration::from_millis(500);
 
 /// The service did not come up.
 #[derive(Debug, thiserror::Error)]
@@ -58,9 +61,9 @@ pub enum Failure {
         /// Why.
         source: BoxError,
     },
-    /// A pipeline's task ended before its time: a bug in a processor or exporter.
-    #[error("a pipeline ended unexpectedly")]
-    Pipeline,
+    /// A bug: `receiver` or `pipeline`.
+    #[error("a {0} panicked")]
+    Panicked(&'static str),
 }
 
 /// What there is to say when a service has stopped.
@@ -166,6 +169,7 @@ impl Service {
     }
 
     async fn start(self, up: &mut Up) -> Result<(), ServiceError> {
+        process::register(&self.metrics);
         for (host, port) in &self.endpoints {
             let server = MetricsServer::start(host, *port, self.metrics.clone()).await?;
             tracing::info!(address = %server.address(), "metrics are served");
@@ -194,7 +198,7 @@ impl Service {
                 exporters,
                 &self.metrics,
             );
-            up.pipelines.spawn(driver.run(up.give_up.clone()));
+            up.pipelines.spawn(driver.run(up.abandon.clone()));
         }
         for (id, receiver) in self.receivers {
             let targets = senders.remove(&id).unwrap_or_default();
@@ -232,7 +236,7 @@ struct Up {
     pipelines: JoinSet<()>,
     receivers: JoinSet<Result<(), Failure>>,
     stop: CancellationToken,
-    give_up: CancellationToken,
+    abandon: CancellationToken,
 }
 
 impl Up {
@@ -243,12 +247,12 @@ impl Up {
                 Some(ended) = self.receivers.join_next() => match ended {
                     Ok(Ok(())) => {}
                     Ok(Err(failure)) => return failure,
-                    Err(_) => return Failure::Pipeline,
+                    Err(_) => return Failure::Panicked("receiver"),
                 },
                 Some(ended) = self.pipelines.join_next() => {
                     // Ended well: all its receivers have ended by themselves.
                     if ended.is_err() {
-                        return Failure::Pipeline;
+                        return Failure::Panicked("pipeline");
                     }
                 }
                 else => std::future::pending().await,
@@ -264,7 +268,7 @@ impl Up {
         self.stop.cancel();
         join_until(&mut self.receivers, halfway).await;
         join_until(&mut self.pipelines, halfway).await;
-        self.give_up.cancel();
+        self.abandon.cancel();
         join_until(&mut self.pipelines, deadline).await;
         self.pipelines.abort_all();
         self.receivers.abort_all();
@@ -272,7 +276,7 @@ impl Up {
         for exporter in self.exporters.into_values() {
             draining.spawn(async move { exporter.shutdown(deadline).await });
         }
-        while draining.join_next().await.is_some() {}
+        join_until(&mut draining, deadline + EXPORTER_GRACE).await;
     }
 }
 

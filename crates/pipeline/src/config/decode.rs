@@ -6,14 +6,14 @@
 
 use super::node::{Entry, Node, Scalar, Style, Value};
 use super::report::{Place, Report, did_you_mean};
+use super::scalar::{is_text, visit_scalar};
+use super::wording::{DecodeError, wanted};
 use serde::de::value::StrDeserializer;
 use serde::de::{
-    self, DeserializeOwned, DeserializeSeed, Deserializer, Expected, IntoDeserializer, Unexpected,
-    Visitor,
+    self, DeserializeOwned, DeserializeSeed, Deserializer, Expected, IntoDeserializer, Visitor,
 };
 use std::cell::RefCell;
 use std::collections::HashSet;
-use std::fmt;
 
 /// Errors that one section may have before the rest of them is left out.
 const MAX_ROUNDS: usize = 100;
@@ -40,12 +40,11 @@ pub fn decode<T: DeserializeOwned>(node: &Node, path: &str, report: &mut Report)
                 let lacks_what_failed = error
                     .missing
                     .is_some_and(|field| session.has_failed(&super::join(&at.0, field)));
-                if !lacks_what_failed {
-                    session
-                        .report
-                        .borrow_mut()
-                        .error(&at.1, &at.0, error.message);
+                let mut report = session.report.borrow_mut();
+                if !lacks_what_failed && !report.has_error_at(&at.0) {
+                    report.error(&at.1, &at.0, error.message);
                 }
+                drop(report);
                 if at.0 == path || !session.failed.borrow_mut().insert(at.0) {
                     break;
                 }
@@ -67,90 +66,6 @@ impl Session<'_> {
     }
 }
 
-#[derive(Debug)]
-struct DecodeError {
-    message: String,
-    at: Option<(String, Place)>,
-    missing: Option<&'static str>,
-}
-
-impl fmt::Display for DecodeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for DecodeError {}
-
-impl de::Error for DecodeError {
-    fn custom<T: fmt::Display>(message: T) -> Self {
-        Self {
-            message: message.to_string(),
-            at: None,
-            missing: None,
-        }
-    }
-
-    fn invalid_type(got: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        Self::custom(format!(
-            "expected {}, got {}",
-            wanted(expected),
-            plainly(&got)
-        ))
-    }
-
-    fn invalid_value(got: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        Self::invalid_type(got, expected)
-    }
-
-    fn missing_field(field: &'static str) -> Self {
-        Self {
-            missing: Some(field),
-            ..Self::custom(format!("key \"{field}\" is missing"))
-        }
-    }
-
-    fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
-        let hint = did_you_mean(variant, expected.iter().copied());
-        Self::custom(format!(
-            "\"{variant}\" is not one of {}{hint}",
-            expected.join(", ")
-        ))
-    }
-}
-
-/// serde names Rust types; users know numbers and texts.
-fn wanted(expected: &dyn Expected) -> String {
-    let text = expected.to_string();
-    match text.as_str() {
-        "u8" => "a whole number from 0 to 255".to_owned(),
-        "u16" => "a whole number from 0 to 65535".to_owned(),
-        "u32" | "u64" | "usize" => "a whole number, 0 or more".to_owned(),
-        "i8" | "i16" | "i32" | "i64" => "a whole number".to_owned(),
-        "f32" | "f64" => "a number".to_owned(),
-        "a boolean" => "true or false".to_owned(),
-        "a sequence" => "a list".to_owned(),
-        "a map" => "a mapping".to_owned(),
-        _ if text.starts_with("struct ") => "a mapping".to_owned(),
-        _ if text.contains("nonzero") => "a whole number above 0".to_owned(),
-        _ => text,
-    }
-}
-
-fn plainly(got: &Unexpected<'_>) -> String {
-    match got {
-        Unexpected::Bool(truth) => truth.to_string(),
-        Unexpected::Unsigned(number) => number.to_string(),
-        Unexpected::Signed(number) => number.to_string(),
-        Unexpected::Float(number) => number.to_string(),
-        Unexpected::Str(text) => format!("{text:?}"),
-        Unexpected::Unit => "nothing".to_owned(),
-        Unexpected::Seq => "a list".to_owned(),
-        Unexpected::Map => "a mapping".to_owned(),
-        other => other.to_string(),
-    }
-}
-
 /// A node on its way into a type.
 struct Reader<'a, 's> {
     node: &'a Node,
@@ -160,7 +75,7 @@ struct Reader<'a, 's> {
     session: &'a Session<'s>,
 }
 
-impl<'a> Reader<'a, '_> {
+impl Reader<'_, '_> {
     fn locate<T>(&self, result: Result<T, DecodeError>) -> Result<T, DecodeError> {
         result.map_err(|mut error| {
             error
@@ -183,7 +98,7 @@ impl<'a> Reader<'a, '_> {
             Value::Scalar(scalar) => visit_scalar(scalar, visitor),
             Value::List(items) => visitor.visit_seq(Items {
                 reader: self,
-                items,
+                nodes: items,
                 next: 0,
             }),
             Value::Map(entries) => visitor.visit_map(Pairs {
@@ -246,65 +161,6 @@ impl<'a> Reader<'a, '_> {
     }
 }
 
-/// A plain scalar is what it looks like (YAML 1.2 core schema); any other is text.
-fn visit_scalar<'de, V: Visitor<'de>>(
-    scalar: &Scalar,
-    visitor: V,
-) -> Result<V::Value, DecodeError> {
-    let text = scalar.text.as_str();
-    if scalar.style == Style::Quoted {
-        return visitor.visit_str(text);
-    }
-    if let Some(truth) = as_bool(text) {
-        return visitor.visit_bool(truth);
-    }
-    if let Some(number) = as_int(text) {
-        return match (u64::try_from(number), i64::try_from(number)) {
-            (Ok(number), _) => visitor.visit_u64(number),
-            (_, Ok(number)) => visitor.visit_i64(number),
-            _ => visitor.visit_str(text),
-        };
-    }
-    match as_float(text) {
-        Some(number) => visitor.visit_f64(number),
-        None => visitor.visit_str(text),
-    }
-}
-
-fn is_text(text: &str) -> bool {
-    as_bool(text).is_none() && as_int(text).is_none() && as_float(text).is_none()
-}
-
-fn as_bool(text: &str) -> Option<bool> {
-    match text {
-        "true" | "True" | "TRUE" => Some(true),
-        "false" | "False" | "FALSE" => Some(false),
-        _ => None,
-    }
-}
-
-fn as_int(text: &str) -> Option<i128> {
-    if let Some(hex) = text.strip_prefix("0x") {
-        return i128::from_str_radix(hex, 16).ok();
-    }
-    if let Some(octal) = text.strip_prefix("0o") {
-        return i128::from_str_radix(octal, 8).ok();
-    }
-    text.parse().ok()
-}
-
-fn as_float(text: &str) -> Option<f64> {
-    let looks_like = text
-        .chars()
-        .all(|c| c.is_ascii_digit() || matches!(c, '.' | '-' | '+' | 'e' | 'E'));
-    let has_digit = text.chars().any(|c| c.is_ascii_digit());
-    if looks_like && has_digit {
-        text.parse().ok()
-    } else {
-        None
-    }
-}
-
 macro_rules! forward {
     ($($method:ident => $to:ident),* $(,)?) => {
         $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> { self.$to(visitor) })*
@@ -358,12 +214,12 @@ impl<'de> Deserializer<'de> for Reader<'_, '_> {
         match &self.node.value {
             Value::List(items) => self.locate(visitor.visit_seq(Items {
                 reader: &self,
-                items,
+                nodes: items,
                 next: 0,
             })),
             Value::Null => self.locate(visitor.visit_seq(Items {
                 reader: &self,
-                items: &[],
+                nodes: &[],
                 next: 0,
             })),
             _ => self.mismatch("a list"),
@@ -452,7 +308,7 @@ impl<'de> Deserializer<'de> for Reader<'_, '_> {
 
 struct Items<'a, 's> {
     reader: &'a Reader<'a, 's>,
-    items: &'a [Node],
+    nodes: &'a [Node],
     next: usize,
 }
 
@@ -464,7 +320,7 @@ impl<'de> de::SeqAccess<'de> for Items<'_, '_> {
         seed: T,
     ) -> Result<Option<T::Value>, DecodeError> {
         let session = self.reader.session;
-        while let Some(node) = self.items.get(self.next) {
+        while let Some(node) = self.nodes.get(self.next) {
             let path = super::join(self.reader.path, &self.next.to_string());
             self.next += 1;
             if !session.has_failed(&path) {

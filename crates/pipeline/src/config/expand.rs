@@ -13,7 +13,6 @@ pub fn expand(node: &mut Node, lookup: Lookup<'_>, report: &mut Report) {
 
 fn walk(node: &mut Node, path: &str, lookup: Lookup<'_>, report: &mut Report) {
     match &mut node.value {
-        Value::Null => {}
         Value::List(items) => {
             for (index, item) in items.iter_mut().enumerate() {
                 walk(item, &super::join(path, &index.to_string()), lookup, report);
@@ -40,7 +39,7 @@ fn walk(node: &mut Node, path: &str, lookup: Lookup<'_>, report: &mut Report) {
                 Err(message) => report.error(&node.place, path, message),
             }
         }
-        Value::Scalar(_) => {}
+        Value::Null | Value::Scalar(_) => {}
     }
 }
 
@@ -67,7 +66,7 @@ fn expand_scalar(
             let found = resolve(reference, lookup, warnings)?;
             if before.is_empty() && out.is_empty() && rest.is_empty() {
                 // A value that is one reference alone takes the type that the field wants.
-                return Ok(alone(found, scalar.style));
+                return Ok(alone(found));
             }
             out.push_str(&found.unwrap_or_default());
         } else {
@@ -82,17 +81,14 @@ fn expand_scalar(
     }))
 }
 
-fn alone(found: Option<String>, style: Style) -> Value {
+fn alone(found: Option<String>) -> Value {
     match found {
         None => Value::Null,
-        Some(text) => {
-            let style = if style == Style::Plain {
-                Style::Expanded
-            } else {
-                style
-            };
-            Value::Scalar(Scalar { text, style })
-        }
+        // Quotes around the reference mean nothing, as in the Collector.
+        Some(text) => Value::Scalar(Scalar {
+            text,
+            style: Style::Expanded,
+        }),
     }
 }
 

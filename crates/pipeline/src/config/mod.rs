@@ -7,7 +7,9 @@ pub mod duration;
 mod expand;
 pub mod node;
 pub mod report;
+mod scalar;
 mod service;
+mod wording;
 
 pub use decode::decode;
 pub use expand::Lookup;
@@ -111,24 +113,11 @@ impl Config {
     /// Reads a file with the environment of this process.
     pub fn load(path: &Path, factories: &Factories) -> Result<Self, ConfigError> {
         let name = path.display().to_string();
-        match read_file(path) {
-            Ok(text) => Self::parse(&name, &text, factories, &|variable| {
-                std::env::var(variable).ok()
-            }),
-            Err(error) => {
-                let place = Place {
-                    file: Arc::from(name),
-                    line: 0,
-                };
-                Err(ConfigError {
-                    findings: vec![Finding {
-                        place,
-                        path: String::new(),
-                        message: error.to_string(),
-                    }],
-                })
-            }
-        }
+        let text =
+            read_file(path).map_err(|error| ConfigError::whole(&name, &error.to_string()))?;
+        Self::parse(&name, &text, factories, &|variable| {
+            std::env::var(variable).ok()
+        })
     }
 
     /// Reads a text; `name` stands for the file in messages.
@@ -144,22 +133,8 @@ impl Config {
             build(&root, factories, &mut report)
         });
         let warnings = report.finish()?;
-        match config {
-            Some(config) => Ok(Self { warnings, ..config }),
-            None => {
-                let place = Place {
-                    file: Arc::from(name),
-                    line: 0,
-                };
-                Err(ConfigError {
-                    findings: vec![Finding {
-                        place,
-                        path: String::new(),
-                        message: "unusable".to_owned(),
-                    }],
-                })
-            }
-        }
+        let config = config.ok_or_else(|| ConfigError::whole(name, "unusable"))?;
+        Ok(Self { warnings, ..config })
     }
 }
 

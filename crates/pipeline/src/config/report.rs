@@ -45,6 +45,22 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
+    /// For a file that cannot be read at all.
+    pub(super) fn whole(file: &str, message: &str) -> Self {
+        let place = Place {
+            file: Arc::from(file),
+            line: 0,
+        };
+        let finding = Finding {
+            place,
+            path: String::new(),
+            message: message.to_owned(),
+        };
+        Self {
+            findings: vec![finding],
+        }
+    }
+
     fn lines(&self) -> String {
         let lines: Vec<String> = self.findings.iter().map(ToString::to_string).collect();
         lines.join("\n")
@@ -69,6 +85,11 @@ impl Report {
     /// Notes what works but should be changed.
     pub fn warn(&mut self, place: &Place, path: &str, message: impl Into<String>) {
         push(&mut self.warnings, place, path, message.into());
+    }
+
+    /// Whether the value under this path is known to be wrong: then it is not judged again.
+    pub fn has_error_at(&self, path: &str) -> bool {
+        self.errors.iter().any(|error| error.path == path)
     }
 
     /// Ends with an error if there is any.

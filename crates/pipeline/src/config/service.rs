@@ -131,10 +131,10 @@ struct References<'a> {
 impl References<'_> {
     fn read(mut self, id: ComponentId, raw: &RawPipeline) -> Pipeline {
         for (role, names) in [("receivers", &raw.receivers), ("exporters", &raw.exporters)] {
-            if names.is_empty() {
+            let path = join(&self.path, role);
+            if names.is_empty() && !self.report.has_error_at(&path) {
                 let place = self.node.place_of(&["pipelines", self.id, role]);
-                self.report
-                    .error(&place, &join(&self.path, role), "at least one is needed");
+                self.report.error(&place, &path, "at least one is needed");
             }
         }
         Pipeline {

@@ -4,7 +4,7 @@ use super::settings::RetrySettings;
 use std::time::Duration;
 
 /// No wait is longer, whatever a server asks for.
-const LONGEST: Duration = Duration::from_secs(24 * 3600);
+const LONGEST: Duration = Duration::from_hours(24);
 
 /// Exponential backoff with jitter of one request.
 #[derive(Clone, Debug)]
@@ -59,8 +59,8 @@ mod tests {
     fn the_server_is_obeyed_but_not_for_ever() {
         let settings = RetrySettings::default();
         assert_eq!(
-            Backoff::new(&settings).wait(Some(Duration::from_secs(60)), 0.5),
-            Duration::from_secs(60)
+            Backoff::new(&settings).wait(Some(Duration::from_mins(1)), 0.5),
+            Duration::from_mins(1)
         );
         assert_eq!(
             Backoff::new(&settings).wait(Some(Duration::from_secs(1)), 0.5),

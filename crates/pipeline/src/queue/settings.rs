@@ -121,7 +121,7 @@ impl Default for RetrySettings {
             enabled: true,
             initial_interval: Duration::from_secs(5),
             max_interval: Duration::from_secs(30),
-            max_elapsed_time: Duration::from_secs(300),
+            max_elapsed_time: Duration::from_mins(5),
             multiplier: 1.5,
             randomization_factor: 0.5,
         }

@@ -1,7 +1,7 @@
 //! Own logs go to stderr, so that `debug` and `file` exporters have stdout.
 
 use super::settings::{Encoding, LogSettings};
-use std::io;
+use std::io::{self, IsTerminal};
 use tracing_subscriber::EnvFilter;
 
 /// Logging was not set up.
@@ -28,7 +28,8 @@ pub fn init_logs(settings: &LogSettings) -> Result<(), LogError> {
     })?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr);
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal());
     let result = match settings.encoding {
         Encoding::Console => builder.try_init(),
         Encoding::Json => builder.json().flatten_event(true).try_init(),

@@ -3,6 +3,7 @@
 mod logs;
 mod loss;
 mod metrics;
+pub(crate) mod process;
 mod serve;
 mod settings;
 

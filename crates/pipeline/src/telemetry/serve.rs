@@ -20,7 +20,7 @@ const MAX_CONNECTIONS: usize = 32;
 /// A client that sends no request in this time is hung up on.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection lives no longer than this.
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(300);
+const CONNECTION_TIMEOUT: Duration = Duration::from_mins(5);
 
 /// The endpoint could not be opened.
 #[derive(Debug, thiserror::Error)]

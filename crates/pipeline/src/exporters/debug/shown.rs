@@ -55,9 +55,8 @@ impl ShownSpan {
         let confidence = text_of(&span.attributes, CONFIDENCE);
         let mut reason = text_of(&span.attributes, semconv::ERROR_TYPE).unwrap_or_default();
         if !status.message.is_empty() {
-            reason = format!("{reason} {}", printable(&status.message))
-                .trim()
-                .to_owned();
+            let gap = if reason.is_empty() { "" } else { " " };
+            let _ = write!(reason, "{gap}{}", printable(&status.message));
         }
         Self {
             trace_id: span.trace_id.clone(),

@@ -232,16 +232,165 @@ fn rows(spans: &[ShownSpan]) -> Vec<Row<'_>> {
 
 fn bar(span: &ShownSpan, start: u64, end: u64) -> String {
     let whole = u128::from((end - start).max(1));
-    let column = |at: u64| {
-        let column = u128::from(at.saturating_sub(start)) * BAR_COLUMNS as u128 / whole;
-        usize::try_from(column).unwrap_or(0).min(BAR_COLUMNS)
-    };
-    let from = column(span.start_unix_ns).min(BAR_COLUMNS - 1);
-    let to = column(span.end_unix_ns).max(from + 1);
+    // The beginning is rounded down and the end up, so that no span is without a bar.
+    let columns = |at: u64| u128::from(at.saturating_sub(start)) * BAR_COLUMNS as u128;
+    let column = |column: u128| usize::try_from(column).unwrap_or(0).min(BAR_COLUMNS);
+    let from = column(columns(span.start_unix_ns) / whole).min(BAR_COLUMNS - 1);
+    let to = column(columns(span.end_unix_ns).div_ceil(whole)).max(from + 1);
     format!(
         "{}{}{}",
         " ".repeat(from),
         "█".repeat(to - from),
         " ".repeat(BAR_COLUMNS - to)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
+    use opentelemetry_proto::tonic::resource::v1::Resource;
+    use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
+
+    const MS: u64 = 1_000_000;
+
+    fn attribute(key: &str, value: any_value::Value) -> KeyValue {
+        KeyValue {
+            key: key.to_owned(),
+            value: Some(AnyValue { value: Some(value) }),
+            ..KeyValue::default()
+        }
+    }
+
+    /// Trace, span and parent by number (0 = none), service, name, kind, start and end in ms.
+    type Row = (u8, u8, u8, &'static str, &'static str, i32, u64, u64);
+
+    fn batch(rows: &[Row]) -> Batch {
+        let mut batch = Batch::default();
+        for &(trace, id, parent, service, name, kind, start, end) in rows {
+            let span = Span {
+                trace_id: vec![trace; 16],
+                span_id: vec![id; 8],
+                parent_span_id: if parent == 0 {
+                    Vec::new()
+                } else {
+                    vec![parent; 8]
+                },
+                name: name.to_owned(),
+                kind,
+                start_time_unix_nano: start * MS,
+                end_time_unix_nano: end * MS,
+                attributes: vec![
+                    attribute(
+                        "deeptrace.link.method",
+                        any_value::Value::StringValue("thread".to_owned()),
+                    ),
+                    attribute(
+                        "deeptrace.link.confidence",
+                        any_value::Value::DoubleValue(0.987),
+                    ),
+                ],
+                status: (id == 4).then(|| Status {
+                    code: 2,
+                    message: "boom\u{1b}[31m".to_owned(),
+                }),
+                ..Span::default()
+            };
+            let name = attribute(
+                "service.name",
+                any_value::Value::StringValue(service.to_owned()),
+            );
+            batch.resource_spans.push(ResourceSpans {
+                resource: Some(Resource {
+                    attributes: vec![name],
+                    ..Resource::default()
+                }),
+                scope_spans: vec![ScopeSpans {
+                    spans: vec![span],
+                    ..ScopeSpans::default()
+                }],
+                ..ResourceSpans::default()
+            });
+        }
+        batch
+    }
+
+    fn text(rows: &[Row]) -> String {
+        let mut waterfall = Waterfall::new(Duration::ZERO);
+        let early = waterfall.add(&batch(rows), Monotonic::default());
+        assert_eq!(early, Printed::default());
+        let printed = waterfall.all();
+        assert_eq!(printed.spans, rows.len());
+        printed.text
+    }
+
+    #[test]
+    fn a_trace_is_a_tree_with_bars() {
+        let text = text(&[
+            (1, 4, 3, "cart", "GET", 2, 4, 8),
+            (1, 1, 0, "web", "GET /", 2, 0, 12),
+            (1, 5, 1, "web", "SET", 3, 9, 10),
+            (1, 3, 1, "web", "GET", 3, 3, 9),
+        ]);
+        let expected = "\
+Trace 01010101010101010101010101010101: 4 spans, 2 services, 1 error, 12.00ms
+  web  GET /       server        +0.00ms     12.00ms  |████████████████████████|  unset  link: thread 0.99
+  ├─ web  GET      client        +3.00ms      6.00ms  |      ████████████      |  unset  link: thread 0.99
+  │  └─ cart  GET  server        +4.00ms      4.00ms  |        ████████        |  error (boom·[31m)  link: thread 0.99
+  └─ web  SET      client        +9.00ms      1.00ms  |                  ██    |  unset  link: thread 0.99
+";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn orphans_circles_and_doubles_are_all_shown_once() {
+        let text = text(&[
+            (1, 1, 9, "a", "orphan", 2, 0, 1),
+            (1, 2, 3, "a", "circle", 2, 1, 2),
+            (1, 3, 2, "a", "circle", 2, 2, 3),
+            (1, 6, 6, "a", "own parent", 2, 3, 4),
+            (1, 7, 0, "a", "double", 2, 4, 5),
+            (1, 7, 0, "a", "double", 2, 4, 5),
+            (1, 8, 7, "a", "child of doubles", 2, 5, 5),
+        ]);
+        assert_eq!(text.lines().count(), 8, "{text}");
+        assert!(text.contains("parent 0909090909090909 not seen"), "{text}");
+        assert_eq!(text.matches("child of doubles").count(), 1, "{text}");
+    }
+
+    #[test]
+    fn a_trace_waits_for_its_last_span() {
+        let mut waterfall = Waterfall::new(Duration::from_secs(1));
+        let at = Monotonic::from_millis;
+        waterfall.add(
+            &batch(&[(1, 1, 0, "a", "x", 2, 0, 1), (2, 1, 0, "a", "x", 2, 0, 1)]),
+            at(0),
+        );
+        waterfall.add(&batch(&[(2, 2, 1, "a", "x", 2, 0, 1)]), at(600));
+        assert_eq!(waterfall.idle(at(999)).spans, 0);
+        assert_eq!(waterfall.idle(at(1_000)).spans, 1);
+        assert_eq!(waterfall.idle(at(1_600)).spans, 2);
+        assert_eq!(waterfall.all(), Printed::default());
+    }
+
+    #[test]
+    fn memory_is_bounded_and_nothing_is_left_out() {
+        let mut waterfall = Waterfall::new(Duration::from_secs(1));
+        let mut printed = 0;
+        for round in 0..MAX_SPANS as u64 + 10 {
+            let mut one = batch(&[(1, 1, 0, "a", "x", 2, 0, 1)]);
+            if let Some(span) = one
+                .resource_spans
+                .first_mut()
+                .and_then(|spans| spans.scope_spans.first_mut())
+            {
+                // Half of them in one trace, the others in one each.
+                let trace = if round % 2 == 0 { 0 } else { round };
+                span.spans[0].trace_id = u128::from(trace).to_be_bytes().to_vec();
+            }
+            printed += waterfall.add(&one, Monotonic::from_millis(round)).spans;
+            assert!(waterfall.spans < MAX_SPANS);
+        }
+        assert_eq!(printed + waterfall.all().spans, MAX_SPANS + 10);
+    }
 }

@@ -1,5 +1,6 @@
 //! OTLP over gRPC: one unary call a request, over one HTTP/2 connection.
 
+mod channel;
 mod codec;
 mod config;
 
@@ -13,6 +14,7 @@ use crate::component::{BoxError, Context, Exporter, ExporterSettings};
 use crate::queue::{Accepted, Client, Refusal, Retry, Sender};
 use async_trait::async_trait;
 use bytes::Bytes;
+use channel::GrpcOnly;
 use codec::EncodedCodec;
 use hyper::http::uri::PathAndQuery;
 use std::error::Error;
@@ -107,14 +109,15 @@ impl Client for GrpcClient {
             });
         };
         // Answers stay uncompressed: they are tiny, and their limit is easy to hold so.
-        let mut grpc = Grpc::new(channel.clone()).max_decoding_message_size(MAX_RESPONSE_BYTES);
+        let mut grpc =
+            Grpc::new(GrpcOnly(channel.clone())).max_decoding_message_size(MAX_RESPONSE_BYTES);
         if self.gzip {
             grpc = grpc.send_compressed(CompressionEncoding::Gzip);
         }
         let mut request = Request::new(body);
         *request.metadata_mut() = self.metadata.clone();
         grpc.ready().await.map_err(|error| Refusal {
-            message: chain(&error),
+            message: chain(&*error),
             retry: Retry::Backoff,
         })?;
         let answer = grpc.unary(request, EXPORT, EncodedCodec).await;

@@ -18,7 +18,9 @@ use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTracePartialSuccess, ExportTraceServiceResponse,
+};
 use prost::Message;
 use std::error::Error;
 use std::io::Write;
@@ -139,7 +141,7 @@ async fn read(response: Response<hyper::body::Incoming>) -> Result<Accepted, Ref
     let body = match Limited::new(body, MAX_RESPONSE_BYTES).collect().await {
         Ok(body) => body.to_bytes(),
         Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-            return Err(never(format!(
+            return Err(never(&format!(
                 "answered {} with more than {MAX_RESPONSE_BYTES} bytes",
                 head.status
             )));
@@ -191,20 +193,42 @@ fn success(status: StatusCode, kind: &str, body: &Bytes) -> Result<Accepted, Ref
     }
     let response = match kind {
         "application/x-protobuf" => ExportTraceServiceResponse::decode(body.as_ref()).ok(),
-        "application/json" => serde_json::from_slice(body).ok(),
+        "application/json" => json_response(body),
         _ => None,
     };
     let nonsense = || {
-        never(format!(
+        never(&format!(
             "answered {status} with a body that is no OTLP ({kind})"
         ))
     };
     response.map(accepted).ok_or_else(nonsense)
 }
 
-fn never(message: String) -> Refusal {
+/// By hand: `opentelemetry-proto` reads no 64-bit number from a text here, as JSON has it.
+fn json_response(body: &[u8]) -> Option<ExportTraceServiceResponse> {
+    let response: serde_json::Value = serde_json::from_slice(body).ok()?;
+    let partial = response
+        .as_object()?
+        .get("partialSuccess")
+        .filter(|partial| !partial.is_null());
+    let partial_success = partial.map(|partial| {
+        let rejected = partial.get("rejectedSpans");
+        let number = rejected.and_then(serde_json::Value::as_i64);
+        let text = rejected.and_then(|text| text.as_str()?.parse().ok());
+        let message = partial
+            .get("errorMessage")
+            .and_then(serde_json::Value::as_str);
+        ExportTracePartialSuccess {
+            rejected_spans: number.or(text).unwrap_or(0),
+            error_message: message.unwrap_or_default().to_owned(),
+        }
+    });
+    Some(ExportTraceServiceResponse { partial_success })
+}
+
+fn never(message: &str) -> Refusal {
     Refusal {
-        message: printable(&message),
+        message: printable(message),
         retry: Retry::Never,
     }
 }

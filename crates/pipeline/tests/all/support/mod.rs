@@ -1,6 +1,6 @@
 //! A receiver that makes spans, a processor that holds them, and ways to run a configuration.
 
-#![allow(dead_code, reason = "every test binary uses a part of this")]
+pub mod peer;
 
 use pipeline::clock::Monotonic;
 use pipeline::component::{Factories, ProcessorFactory, ReceiverFactory};
@@ -129,7 +129,7 @@ pub struct Hold {
 impl Default for Hold {
     fn default() -> Self {
         Self {
-            hold: Duration::from_secs(3600),
+            hold: Duration::from_hours(1),
         }
     }
 }
@@ -204,7 +204,7 @@ pub async fn run<F: Future<Output = ()>>(yaml: &str, until: impl FnOnce(Metrics)
 /// Runs until the metrics fulfil the condition, for 20 s at most.
 pub async fn run_until(yaml: &str, condition: impl Fn(&[Sample]) -> bool) -> Summary {
     run(yaml, |metrics| async move {
-        wait_for(|| condition(&metrics.samples())).await
+        wait_for(|| condition(&metrics.samples())).await;
     })
     .await
 }
@@ -220,20 +220,20 @@ pub async fn wait_for(condition: impl Fn() -> bool) {
 }
 
 /// The sum of a metric over all labels.
-pub fn total(samples: &[Sample], name: &str) -> f64 {
-    samples
-        .iter()
-        .filter(|sample| sample.name == name)
-        .map(|sample| sample.value)
-        .sum()
+pub fn total(samples: &[Sample], name: &str) -> u64 {
+    sum(samples.iter().filter(|sample| sample.name == name))
 }
 
 /// Lost spans by reason.
-pub fn lost(samples: &[Sample], reason: &str) -> f64 {
+pub fn lost(samples: &[Sample], reason: &str) -> u64 {
     let lost = samples
         .iter()
         .filter(|sample| sample.name == "deeptrace_lost_spans");
-    lost.filter(|sample| sample.label("reason") == Some(reason))
-        .map(|sample| sample.value)
+    sum(lost.filter(|sample| sample.label("reason") == Some(reason)))
+}
+
+fn sum<'a>(samples: impl Iterator<Item = &'a Sample>) -> u64 {
+    samples
+        .map(|sample| sample.value.to_string().parse::<u64>().unwrap())
         .sum()
 }

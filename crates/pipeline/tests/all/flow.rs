@@ -1,9 +1,7 @@
 //! Batches from a receiver through processors to exporters, and what happens at the end.
 
-mod support;
-
+use crate::support::{config, lost, one_pipeline, run, run_until, service, total};
 use pipeline::telemetry::Metrics;
-use support::{config, lost, one_pipeline, run, run_until, service, total};
 
 fn file_pipeline(
     receiver: &str,
@@ -20,7 +18,7 @@ fn file_pipeline(
 async fn spans_arrive_in_the_file_as_otlp_json() {
     let (_dir, path, yaml) = file_pipeline("{batches: 2}", "");
     let summary = run_until(&yaml, |samples| {
-        total(samples, "otelcol_exporter_sent_spans") == 2.0
+        total(samples, "otelcol_exporter_sent_spans") == 2
     })
     .await;
     assert!(summary.failure.is_none());
@@ -30,7 +28,7 @@ async fn spans_arrive_in_the_file_as_otlp_json() {
     assert_eq!(text.lines().count(), 2);
     assert_eq!(
         total(&summary.samples, "otelcol_receiver_accepted_spans"),
-        2.0
+        2
     );
 }
 
@@ -39,7 +37,7 @@ async fn a_processor_lets_go_at_its_tick() {
     let (_dir, _path, yaml) = file_pipeline("{batches: 3, spans: 2}", "hold");
     let yaml = yaml.replace("hold: {}", "hold: {hold: 50ms}");
     run_until(&yaml, |samples| {
-        total(samples, "otelcol_exporter_sent_spans") == 6.0
+        total(samples, "otelcol_exporter_sent_spans") == 6
     })
     .await;
 }
@@ -47,9 +45,9 @@ async fn a_processor_lets_go_at_its_tick() {
 #[tokio::test]
 async fn a_stop_flushes_processors_and_drains_to_the_exporters() {
     let (_dir, path, yaml) = file_pipeline("{batches: 30, spans: 2}", "hold");
-    let accepted = |samples: &[_]| total(samples, "otelcol_receiver_accepted_spans") == 60.0;
+    let accepted = |samples: &[_]| total(samples, "otelcol_receiver_accepted_spans") == 60;
     let summary = run_until(&yaml, accepted).await;
-    assert_eq!(total(&summary.samples, "otelcol_exporter_sent_spans"), 60.0);
+    assert_eq!(total(&summary.samples, "otelcol_exporter_sent_spans"), 60);
     assert_eq!(std::fs::read_to_string(path).unwrap().lines().count(), 30);
 }
 
@@ -59,7 +57,7 @@ async fn a_receiver_that_fails_stops_the_service_but_loses_nothing() {
     let summary = run(&yaml, |_| std::future::pending()).await;
     let failure = summary.failure.unwrap();
     assert_eq!(failure.to_string(), "receiver feed failed");
-    assert_eq!(total(&summary.samples, "otelcol_exporter_sent_spans"), 3.0);
+    assert_eq!(total(&summary.samples, "otelcol_exporter_sent_spans"), 3);
 }
 
 #[tokio::test]
@@ -80,7 +78,7 @@ async fn a_receiver_in_two_pipelines_feeds_both() {
         file("b")
     );
     let summary = run_until(&yaml, |samples| {
-        total(samples, "otelcol_exporter_sent_spans") == 15.0
+        total(samples, "otelcol_exporter_sent_spans") == 15
     })
     .await;
     let sent = summary
@@ -111,11 +109,11 @@ async fn a_file_that_cannot_be_opened_stops_the_start() {
 #[tokio::test]
 async fn a_full_disk_is_counted() {
     let yaml = one_pipeline("{batches: 2, spans: 3}", "", "{path: /dev/full}", "file");
-    let summary = run_until(&yaml, |samples| lost(samples, "unwritable") == 6.0).await;
-    assert_eq!(total(&summary.samples, "otelcol_exporter_sent_spans"), 0.0);
+    let summary = run_until(&yaml, |samples| lost(samples, "unwritable") == 6).await;
+    assert_eq!(total(&summary.samples, "otelcol_exporter_sent_spans"), 0);
     assert_eq!(
         total(&summary.samples, "otelcol_exporter_send_failed_spans"),
-        6.0
+        6
     );
 }
 

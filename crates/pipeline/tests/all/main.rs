@@ -1,0 +1,8 @@
+//! The crate from outside, as a binary uses it.
+#![cfg(test)]
+
+mod config_errors;
+mod flow;
+mod otlp_answers;
+mod otlp_queue;
+mod support;
