@@ -358,7 +358,7 @@ impl Connection {
             if half.take_end() {
                 sink.end(flow, half.mark_at(position.saturating_sub(1)));
             }
-            if !half.take_due() {
+            if !half.is_due() {
                 break;
             }
             let answered = if flow == Flow::Response {
@@ -375,13 +375,13 @@ impl Connection {
                     message,
                     complete,
                 } => {
-                    let first = half.mark_at(position);
-                    let last = half.mark_at((position + consumed as u64).saturating_sub(1));
-                    half.consume(consumed);
-                    if !complete {
-                        half.begin();
-                    }
-                    sink.message(flow, *message, position, [first, last], complete);
+                    let here = half.unread().len() as u64;
+                    let end = position + consumed.min(here);
+                    let marks = [half.mark_at(position), half.mark_at(end.saturating_sub(1))];
+                    // The rest of a body whose length is known may still be on its way.
+                    let arrived = consumed <= here;
+                    half.skip(consumed, complete && !arrived);
+                    sink.message(flow, *message, position, marks, complete && arrived);
                 }
                 Step::Resync { consumed, reason } => {
                     count_loss(&mut self.counts, reason, consumed);

@@ -65,8 +65,6 @@ pub(super) struct Half {
     skip: u64,
     /// The message under way ends where `skip` ends.
     end_after_skip: bool,
-    /// A message has begun: the parser may know its length before its bytes come.
-    begun: bool,
     /// The direction has ended.
     pub(super) ended: bool,
 }
@@ -140,7 +138,6 @@ impl Half {
         self.marks.clear();
         self.skip = 0;
         self.end_after_skip = false;
-        self.begun = false;
     }
 
     /// Appends bytes at `next`. What the parser skips is not copied.
@@ -176,7 +173,6 @@ impl Half {
         let len = len.min(self.unread.len());
         self.unread.drain(..len);
         self.position += len as u64;
-        self.begun = false;
     }
 
     /// Skips `len` bytes from `position` on, also those still to come; `ends`: the
@@ -205,15 +201,9 @@ impl Half {
         self.skip == 0 && std::mem::take(&mut self.end_after_skip)
     }
 
-    /// A message has begun and is not complete.
-    pub(super) fn begin(&mut self) {
-        self.begun = true;
-    }
-
-    /// True if the parser should be asked: bytes are here, or (once) a message has just begun.
-    pub(super) fn take_due(&mut self) -> bool {
-        let begun = std::mem::take(&mut self.begun);
-        self.skip == 0 && (begun || !self.unread.is_empty())
+    /// True if there is something to show to the parser.
+    pub(super) fn is_due(&self) -> bool {
+        self.skip == 0 && !self.unread.is_empty()
     }
 
     /// The mark of the byte at `offset`.
