@@ -188,7 +188,7 @@ impl Connection {
             return;
         }
         self.half_mut(opposite(direction))
-            .expect(piece.mark.other_offset);
+            .stood_at(piece.mark.other_offset);
         if self.must_wait(direction, piece) {
             self.half_mut(direction).hold(piece);
         } else {

@@ -82,7 +82,7 @@ impl Half {
 
     /// A call in the other direction says that this one stands at `offset`. A thread may
     /// have looked late, so it counts only until the first piece shows otherwise.
-    pub(super) fn expect(&mut self, offset: u64) {
+    pub(super) fn stood_at(&mut self, offset: u64) {
         if self.next.is_none() {
             self.expected.get_or_insert(offset);
         }
