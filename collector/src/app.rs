@@ -61,7 +61,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
             Some(_) => doctor(Some(load()?)),
             None => doctor(None),
         },
-        None => serve(load()?),
+        None => serve(&load()?),
     }
 }
 
@@ -103,7 +103,7 @@ fn try_capture() -> Check {
     }
 }
 
-fn serve(config: Config) -> anyhow::Result<ExitCode> {
+fn serve(config: &Config) -> anyhow::Result<ExitCode> {
     init_logs(&config.telemetry.logs)?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
@@ -112,7 +112,7 @@ fn serve(config: Config) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()?;
     let summary = runtime.block_on(async {
-        let service = Service::build(&config, Metrics::default())?;
+        let service = Service::build(config, Metrics::default())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let until = async move {

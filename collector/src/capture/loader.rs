@@ -9,7 +9,7 @@ use ebpf_common::{Capture as Mode, ConnectionId, Counter, MAX_PAYLOAD, Settings,
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("DEEPTRACE_BPF_OBJECT"));
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("DEEPTRACE_BPF_OBJECT"));
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
 /// Program in the object, tracepoint it goes to.
@@ -132,10 +132,10 @@ impl Capture {
         }
         Ok(Self {
             ring_bytes,
-            records: take(&mut programs, "RECORDS", |map| RingBuf::try_from(map))?,
-            targets: take(&mut programs, "TARGETS", |map| HashMap::try_from(map))?,
-            connections: take(&mut programs, "CONNECTIONS", |map| HashMap::try_from(map))?,
-            counters: take(&mut programs, "COUNTERS", |map| PerCpuArray::try_from(map))?,
+            records: take(&mut programs, "RECORDS", RingBuf::try_from)?,
+            targets: take(&mut programs, "TARGETS", HashMap::try_from)?,
+            connections: take(&mut programs, "CONNECTIONS", HashMap::try_from)?,
+            counters: take(&mut programs, "COUNTERS", PerCpuArray::try_from)?,
             _stages: stages,
             _programs: programs,
         })
@@ -210,7 +210,7 @@ impl Capture {
 }
 
 fn load_stages(programs: &mut Ebpf) -> Result<ProgramArray<MapData>, CaptureError> {
-    let mut stages = take(programs, "STAGES", |map| ProgramArray::try_from(map))?;
+    let mut stages = take(programs, "STAGES", ProgramArray::try_from)?;
     for (index, name) in (0..).zip(STAGES) {
         let fail = |source| CaptureError::Attach {
             name,
@@ -267,7 +267,7 @@ fn take<T>(
     })
 }
 
-fn load_error(error: EbpfError) -> CaptureError {
+pub(super) fn load_error(error: EbpfError) -> CaptureError {
     let denied = |error: &std::io::Error| error.kind() == std::io::ErrorKind::PermissionDenied;
     let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&error);
     while let Some(cause) = source {

@@ -451,7 +451,7 @@ impl Tracked {
         let request = match kind {
             SpanKind::Server => unparsed
                 .or(self.exchange.touched)
-                .or(self.exchange.newest()),
+                .or(self.exchange.last_open()),
             SpanKind::Client => unparsed
                 .and(self.exchange.awaited())
                 .or(self.exchange.touched)

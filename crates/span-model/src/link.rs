@@ -140,7 +140,7 @@ impl LinkFacts {
             (CALLER, FactValue::Str(text)) => self.caller = SpanId::from_hex(text),
             (AFTER, FactValue::Str(text)) => self.after = SpanId::from_hex(text),
             (CONNECTED_AFTER, FactValue::Str(text)) => {
-                self.connected_after = SpanId::from_hex(text)
+                self.connected_after = SpanId::from_hex(text);
             }
             (SERVING, FactValue::Str(text)) => self.serving = SpanId::from_hex(text),
             (TRACE, FactValue::Str(text)) => {
@@ -170,10 +170,10 @@ impl LinkFacts {
                 self.tokens.push(token);
             }
             (REQUEST_TID, FactValue::Int(tid)) => {
-                self.request_tid = u32::try_from(tid).unwrap_or(0)
+                self.request_tid = u32::try_from(tid).unwrap_or(0);
             }
             (RESPONSE_TID, FactValue::Int(tid)) => {
-                self.response_tid = u32::try_from(tid).unwrap_or(0)
+                self.response_tid = u32::try_from(tid).unwrap_or(0);
             }
             _ => return false,
         }

@@ -134,7 +134,11 @@ fn try_connection(
     if result < 0 && !(connecting && result == -EINPROGRESS) {
         return Err(Counter::CallFailed);
     }
-    let fd = if connecting { regs.arg(0)? as i32 } else { result as i32 };
+    let fd = if connecting {
+        regs.arg(0)? as i32
+    } else {
+        result as i32
+    };
     let sock = sock_of_fd(fd)?;
     let scratch = scratch()?;
     let record = &mut scratch.record;

@@ -64,7 +64,13 @@ fn report(event: ProcessEvent, port: u16) -> Result<(), Counter> {
 fn ended(sock: u64, call: Call) -> Result<(), Counter> {
     let scratch = scratch()?;
     let ids = bpf_get_current_pid_tgid();
-    begin(&mut scratch.record, call as u8, (ids >> 32) as u32, ids as u32, -1);
+    begin(
+        &mut scratch.record,
+        call as u8,
+        (ids >> 32) as u32,
+        ids as u32,
+        -1,
+    );
     let known = match call {
         Call::Closed => forget(sock, &mut scratch.record)?,
         _ => peek(sock, &mut scratch.record)?,

@@ -1,8 +1,6 @@
 //! How a call finds the request that it was made for.
 
-mod scene;
-
-use scene::{Seen, Stage, client, finished, id, link, server};
+use crate::scene::{Seen, Stage, client, finished, id, link, server};
 use span_linker::Config;
 
 #[test]
