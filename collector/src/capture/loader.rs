@@ -9,7 +9,7 @@ use ebpf_common::{Capture as Mode, ConnectionId, Counter, MAX_PAYLOAD, Settings,
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("DEEPTRACE_BPF_OBJECT"));
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("DEEPTRACE_BPF_OBJECT"));
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
 /// Program in the object, tracepoint it goes to.
@@ -267,7 +267,7 @@ fn take<T>(
     })
 }
 
-fn load_error(error: EbpfError) -> CaptureError {
+pub(super) fn load_error(error: EbpfError) -> CaptureError {
     let denied = |error: &std::io::Error| error.kind() == std::io::ErrorKind::PermissionDenied;
     let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&error);
     while let Some(cause) = source {
