@@ -5,7 +5,7 @@ use crate::clock::now_monotonic;
 use crate::discovery::{HostFacts, Limits, Pid, Proc, Selector, Table, Users};
 use crate::doctor::{Check, Facts, Report};
 use crate::receiver::EbpfSettings;
-use anyhow::ensure;
+use anyhow::{anyhow, ensure};
 use clap::{Parser, Subcommand};
 use pipeline::component::{Factories, Factory};
 use pipeline::telemetry::{Metrics, Sample, init_logs};
@@ -62,7 +62,8 @@ fn load(files: &[PathBuf]) -> anyhow::Result<Config> {
         !files.is_empty(),
         "no configuration: pass --config FILE (more than one: later ones are laid over earlier ones)"
     );
-    Ok(Config::load(files, &FACTORIES)?)
+    Config::load(files, &FACTORIES)
+        .map_err(|error| anyhow!("the configuration cannot be used\n{error}"))
 }
 
 fn warn(config: &Config) {
