@@ -11,6 +11,10 @@ const SOCK_STREAM: u16 = 1;
 const TCP_ESTABLISHED: u8 = 1;
 const TCP_CLOSE_WAIT: u8 = 8;
 const TCP_SYN_SENT: u8 = 2;
+const TCP_FIN_WAIT1: u8 = 4;
+const TCP_FIN_WAIT2: u8 = 5;
+const TCP_LAST_ACK: u8 = 9;
+const TCP_CLOSING: u8 = 11;
 /// Reads of a connection's counters until two agree.
 const STABLE_READS: u32 = 4;
 
@@ -98,6 +102,7 @@ fn unix_inode(sock: u64) -> Result<u32, Counter> {
 /// A TCP connection's counters, read at one moment.
 #[derive(Clone, Copy)]
 struct Counters {
+    state: u8,
     snd_una: u32,
     bytes_acked: u64,
     rcv_nxt: u32,
@@ -109,11 +114,29 @@ impl Counters {
     fn read(sock: u64) -> Result<Self, Counter> {
         let o = offsets();
         Ok(Self {
+            // First: a FIN that this state tells of is in the counters that follow.
+            state: read(sock, o.sock_state)?,
             bytes_acked: read(sock, o.tcp_bytes_acked)?,
             snd_una: read(sock, o.tcp_snd_una)?,
             bytes_received: read(sock, o.tcp_bytes_received)?,
             rcv_nxt: read(sock, o.tcp_rcv_nxt)?,
         })
+    }
+
+    /// The peer's FIN has come. It counts as a byte received, and as one read once it is read,
+    /// which the call does that reads the last byte before it.
+    #[inline(always)]
+    fn peer_finished(&self) -> bool {
+        matches!(self.state, TCP_CLOSE_WAIT | TCP_LAST_ACK | TCP_CLOSING)
+    }
+
+    /// Our FIN has been written, and counts as a byte.
+    #[inline(always)]
+    fn finished(&self) -> bool {
+        matches!(
+            self.state,
+            TCP_FIN_WAIT1 | TCP_FIN_WAIT2 | TCP_LAST_ACK | TCP_CLOSING
+        )
     }
 
     #[inline(always)]
@@ -196,11 +219,10 @@ fn remember(id: &ConnectionId, capture: Capture) -> Capture {
 #[inline(always)]
 fn role(sock: u64, counters: &Counters) -> Result<u32, Counter> {
     let o = offsets();
-    let state: u8 = read(sock, o.sock_state)?;
-    if state == TCP_SYN_SENT {
+    if counters.state == TCP_SYN_SENT {
         return Ok(Role::Connector as u32);
     }
-    if state != TCP_ESTABLISHED && state != TCP_CLOSE_WAIT {
+    if counters.state != TCP_ESTABLISHED && counters.state != TCP_CLOSE_WAIT {
         return Ok(Role::Unknown as u32);
     }
     let sent: u64 = read(sock, o.tcp_bytes_sent)?;
@@ -226,6 +248,7 @@ fn fill_positions(
     let write_seq: u32 = read(sock, o.tcp_write_seq)?;
     let copied_seq: u32 = read(sock, o.tcp_copied_seq)?;
     let syn = u64::from(role == Role::Connector as u32);
+    let fin = u64::from(counters.finished());
     let base = counters.snd_una.wrapping_sub(counters.bytes_acked as u32);
     let unacked = u64::from(write_seq.wrapping_sub(counters.snd_una));
     let unread = u64::from(counters.rcv_nxt.wrapping_sub(copied_seq));
@@ -235,8 +258,9 @@ fn fill_positions(
         .rcv_nxt
         .wrapping_sub(counters.bytes_received as u32)
         .wrapping_sub(1);
-    record.offset = (counters.bytes_acked + unacked).wrapping_sub(syn);
-    record.other_offset = counters.bytes_received.wrapping_sub(unread);
+    let peers_fin = u64::from(counters.peer_finished() && unread == 0);
+    record.offset = (counters.bytes_acked + unacked).wrapping_sub(syn + fin);
+    record.other_offset = counters.bytes_received.wrapping_sub(unread + peers_fin);
     Ok(())
 }
 
