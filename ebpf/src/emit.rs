@@ -61,8 +61,8 @@ pub fn submit(scratch: &mut Scratch) -> Result<(), Counter> {
 
 /// Submits a record that has no payload.
 #[inline(always)]
-pub fn submit_bare(scratch: &mut Scratch) -> Result<(), Counter> {
-    output((&raw const scratch.record).cast(), size_of::<SocketRecord>() as u32, 0)
+pub fn submit_bare(record: &SocketRecord) -> Result<(), Counter> {
+    output((&raw const *record).cast(), size_of::<SocketRecord>() as u32, 0)
 }
 
 /// Submits a process event.
