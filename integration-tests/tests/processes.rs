@@ -23,6 +23,7 @@ const PYTHON: &str = "/usr/bin/python3";
 /// What the programs below have in common: sockets by hand, so that they do what they say.
 const COMMON: &str = r#"
 import os, signal, socket, sys, threading, time
+last = {}
 def listen(port):
     s = socket.socket()
     s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -34,6 +35,7 @@ def request(c):
         part = c.recv(4096)
         if not part: return None
         data += part
+    last[c] = b"Connection: close" in data
     return data.split(b" ")[1].decode()
 def answer(c, text):
     body = text.encode()
@@ -42,6 +44,7 @@ def serve(c, extra=lambda path: None):
     while (path := request(c)) is not None:
         extra(path)
         answer(c, str(os.getpid()))
+        if last.pop(c): break
     c.close()
 def forever(s, extra=lambda path: None):
     while True:
@@ -229,7 +232,9 @@ fn children_are_traced_under_their_own_ids_and_the_name_of_what_they_run() -> Re
     let body = "
 def fork(port):
     s = listen(port)
-    if os.fork() == 0: forever(s)
+    if os.fork() == 0:
+        for c in last: c.close()
+        forever(s)
 def extra(path):
     if path == '/fork': fork(int(sys.argv[2]))
     if path == '/execute' and os.fork() == 0:
