@@ -5,7 +5,7 @@ use crate::clock::now_monotonic;
 use crate::discovery::{HostFacts, Limits, Pid, Proc, Selector, Table, Users};
 use crate::doctor::{Check, Facts, Report};
 use crate::receiver::EbpfSettings;
-use anyhow::Context as _;
+use anyhow::{anyhow, ensure};
 use clap::{Parser, Subcommand};
 use pipeline::component::{Factories, Factory};
 use pipeline::telemetry::{Metrics, Sample, init_logs};
@@ -26,9 +26,9 @@ pub const FACTORIES: Factories = Factories {
 #[derive(Debug, Parser)]
 #[command(name = "deeptrace-collector", version)]
 struct Arguments {
-    /// Configuration file.
+    /// Configuration file; of several, later ones are laid over earlier ones.
     #[arg(long, global = true, value_name = "FILE")]
-    config: Option<PathBuf>,
+    config: Vec<PathBuf>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -44,25 +44,48 @@ enum Command {
 /// Does what the command line says.
 pub fn run() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
-    let path = arguments.config.as_deref();
-    let load = || -> anyhow::Result<Config> {
-        let path = path.context("no configuration: pass --config FILE")?;
-        Ok(Config::load(path, &FACTORIES)?)
-    };
+    let files = arguments.config.as_slice();
     match arguments.command {
-        Some(Command::Validate) => {
-            for warning in load()?.warnings {
-                eprintln!("warning: {warning}");
-            }
-            println!("{} is sound", path.unwrap_or(&PathBuf::new()).display());
-            Ok(ExitCode::SUCCESS)
+        Some(Command::Validate) => validate(files),
+        Some(Command::Doctor) if files.is_empty() => doctor(None),
+        Some(Command::Doctor) => {
+            let config = load(files)?;
+            warn(&config);
+            doctor(Some(config))
         }
-        Some(Command::Doctor) => match path {
-            Some(_) => doctor(Some(load()?)),
-            None => doctor(None),
-        },
-        None => serve(&load()?),
+        None => serve(&load(files)?),
     }
+}
+
+fn load(files: &[PathBuf]) -> anyhow::Result<Config> {
+    ensure!(
+        !files.is_empty(),
+        "no configuration: pass --config FILE (more than one: later ones are laid over earlier ones)"
+    );
+    Config::load(files, &FACTORIES)
+        .map_err(|error| anyhow!("the configuration cannot be used\n{error}"))
+}
+
+fn warn(config: &Config) {
+    for warning in &config.warnings {
+        eprintln!("warning: {warning}");
+    }
+}
+
+/// Reads the configuration and builds all of it, without starting any.
+fn validate(files: &[PathBuf]) -> anyhow::Result<ExitCode> {
+    let config = load(files)?;
+    warn(&config);
+    Service::build(&config, Metrics::default())?;
+    let names: Vec<String> = files
+        .iter()
+        .map(|file| file.display().to_string())
+        .collect();
+    println!("{}: sound", names.join(" + "));
+    for pipeline in &config.pipelines {
+        println!("{pipeline}");
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// With a configuration: what its `ebpf` receiver would trace; without: everything.

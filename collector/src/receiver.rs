@@ -72,9 +72,6 @@ impl Settings for EbpfSettings {
         if self.max_buffered_mib == 0 {
             check.error("max_buffered_mib", "must be above 0");
         }
-        if let Err(error) = Selector::new(self.select.clone(), own_pid()) {
-            check.error("select", error.to_string());
-        }
     }
 }
 
