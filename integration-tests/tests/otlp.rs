@@ -87,7 +87,7 @@ fn as_said(span: &Span, transport: &str) -> Value {
         "status": {"code": span.status, "message": span.status_message},
         "attributes": span.attributes,
         "scope": {"name": span.scope.0, "version": span.scope.1},
-        "resource": span.resource,
+        "resource": *span.resource,
         "transport": transport,
     })
 }
@@ -219,6 +219,78 @@ fn rotel_gets_what_is_in_the_file() -> Result<()> {
         sleep(Duration::from_millis(50));
     }
     rotel.stop()?;
-    std::fs::write("/tmp/linker-rotel.txt", rotel.logged())?;
+    let mut printed = printed(&rotel.logged());
+    ensure!(
+        printed.len() == finished.spans.len(),
+        "rotel printed {} spans, {} are in the file",
+        printed.len(),
+        finished.spans.len()
+    );
+    for span in &finished.spans {
+        let theirs = printed.remove(&span.span_id).unwrap_or_default();
+        let ours = as_printed(span);
+        ensure!(theirs == ours, "printed {theirs:#?}\nwritten {ours:#?}");
+    }
+    println!("{} spans, printed by rotel", finished.spans.len());
     Ok(())
+}
+
+/// What rotel printed of each span, by its id: the lines of the span and of its resource, sorted.
+fn printed(text: &str) -> BTreeMap<String, Vec<String>> {
+    let mut spans = BTreeMap::new();
+    for of_resource in text.split("ResourceSpans #").skip(1) {
+        let mut parts = of_resource.split("\nSpan #");
+        let attributes = parts.next().unwrap_or_default().lines();
+        let resource = attributes.filter(|line| line.starts_with("     ->"));
+        let resource: Vec<_> = resource.map(|line| format!("resource{line}")).collect();
+        for part in parts {
+            let is_own = |line: &&str| line.starts_with(' ') || line.contains(" time: ");
+            let own = part.lines().filter(is_own).map(str::to_owned);
+            let mut lines: Vec<_> = own.chain(resource.iter().cloned()).collect();
+            lines.sort();
+            let id = lines
+                .iter()
+                .find_map(|line| line.strip_prefix("    ID             : "));
+            spans.insert(id.unwrap_or_default().to_owned(), lines);
+        }
+    }
+    spans
+}
+
+fn as_printed(span: &Span) -> Vec<String> {
+    let value = |value: &Value| match value {
+        Value::String(text) => format!("Str({text})"),
+        Value::Bool(truth) => format!("Bool({truth})"),
+        Value::Number(number) if number.is_f64() => {
+            format!("Double({})", number.as_f64().unwrap_or(f64::NAN))
+        }
+        other => format!("Int({other})"),
+    };
+    let mut lines = vec![
+        format!("    Trace ID       : {}", span.trace_id),
+        format!("    Parent ID      : {}", span.parent_span_id),
+        format!("    ID             : {}", span.span_id),
+        format!("    Name           : {}", span.name),
+        format!(
+            "    Kind           : SPAN_KIND_{}",
+            span.kind.to_uppercase()
+        ),
+        format!("Start time: {}", span.start_ns),
+        format!("End time: {}", span.end_ns),
+    ];
+    let code = match span.status {
+        0 => None,
+        1 => Some("OK"),
+        _ => Some("ERROR"),
+    };
+    if let Some(code) = code {
+        lines.push(format!("    Status code    : STATUS_CODE_{code}"));
+        lines.push(format!("    Status message : {}", span.status_message));
+    }
+    let of_span = span.attributes.iter();
+    lines.extend(of_span.map(|(key, is)| format!("     -> {key}: {}", value(is))));
+    let of_resource = span.resource.iter();
+    lines.extend(of_resource.map(|(key, is)| format!("resource     -> {key}: {}", value(is))));
+    lines.sort();
+    lines
 }
