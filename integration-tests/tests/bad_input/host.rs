@@ -1,5 +1,6 @@
 //! Hosts that do not allow what the collector needs: said with what to do about it.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, Permissions};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
@@ -49,6 +50,39 @@ fn without_privileges_it_says_which_ones_it_needs() -> Result<()> {
     let remedy = "not allowed to load BPF programs; run as root or grant CAP_BPF and CAP_PERFMON";
     ensure!(
         ended.code == Some(1) && ended.said.contains(remedy),
+        "{ended:?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn with_too_few_privileges_for_a_rule_it_says_so() -> Result<()> {
+    if skipped("a collector with few privileges", &["setpriv", "timeout"]) {
+        return Ok(());
+    }
+    let [port] = free_ports()?;
+    let sandbox = open_sandbox(port)?;
+    let file = sandbox.dir().join("config.yaml");
+    let config = fs::read_to_string(&file)?.replace("pid: 1", "listen_port: 1");
+    fs::write(&file, config)?;
+    // CAP_PERFMON and CAP_BPF by number: older setprivs do not know the names.
+    let privileges = "-all,+cap_38,+cap_39";
+    let mut command = unprivileged(&sandbox, &["--config", "config.yaml"])?;
+    let words: Vec<OsString> = command.get_args().map(OsStr::to_owned).collect();
+    let (user, words) = words
+        .split_at_checked(3)
+        .context("three words of setpriv")?;
+    command = Command::new("setpriv");
+    command.args(user);
+    command.arg(format!("--inh-caps={privileges}"));
+    command.arg(format!("--ambient-caps={privileges}"));
+    command.args(["timeout", "--preserve-status", "-s", "TERM", "2"]);
+    command.args(words);
+    let ended = run(&sandbox, &command)?;
+    let said = "rules with listen_port or peer_port pass them over: add CAP_SYS_PTRACE and \
+                CAP_DAC_READ_SEARCH";
+    ensure!(
+        ended.code == Some(0) && ended.said.contains(said),
         "{ended:?}"
     );
     Ok(())
