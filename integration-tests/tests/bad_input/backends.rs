@@ -22,7 +22,7 @@ const BACKENDS: [(&str, Option<Manners>); 4] = [
 
 /// Accepts and never answers.
 fn stare(mut stream: TcpStream) {
-    let mut piece = [0; 65536];
+    let mut piece = vec![0; 65536];
     while stream.read(&mut piece).is_ok_and(|count| count > 0) {}
 }
 
@@ -34,7 +34,7 @@ fn greet(mut stream: TcpStream) {
 
 /// Answers everything with a page.
 fn show_a_page(mut stream: TcpStream) {
-    let mut piece = [0; 65536];
+    let mut piece = vec![0; 65536];
     while stream.read(&mut piece).is_ok_and(|count| count > 0) {
         let page = "<html>It works!</html>";
         let answer = format!(
@@ -127,6 +127,29 @@ fn a_stop_does_not_wait_for_backends() -> Result<()> {
     })?;
     let finished = collector.stop()?;
     check(&finished.summary, &exporters, &finished.said)
+}
+
+#[test]
+fn a_log_that_nobody_reads_does_not_end_it() -> Result<()> {
+    if skipped("a broken log pipe", &["python3"]) {
+        return Ok(());
+    }
+    let sandbox = Sandbox::new()?;
+    let statuses = Statuses::start(&sandbox)?;
+    // Every batch that is lost is worth a line.
+    let exporters = exporters(", timeout: 100ms, retry_on_failure: {enabled: false}")?;
+    let mut collector = Collector::start_unheard(&sandbox, statuses.port, &exporters)?;
+    let mut connection = statuses.connect()?;
+    connection.ask("/200/first/")?;
+    for (name, _) in &exporters {
+        collector.wait_for_metric(FAILED, &format!("\"{name}\""))?;
+    }
+    connection.ask("/200/second/")?;
+    wait_for("the file has both spans", || {
+        Ok(collector.exported()?.len() == 2)
+    })?;
+    collector.end()?;
+    Ok(())
 }
 
 /// Every span is in the file, and lost for everybody else with a reason.
