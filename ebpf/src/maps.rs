@@ -24,8 +24,7 @@ pub static CONNECTIONS: LruHashMap<ConnectionId, Capture> = LruHashMap::with_max
 /// Stream positions (read, written) of unix sockets, which the kernel does not
 /// count, by address and inode: addresses are used again. Kernel only.
 #[map]
-pub static UNIX_POSITIONS: LruHashMap<[u64; 2], [u64; 2]> =
-    LruHashMap::with_max_entries(16_384, 0);
+pub static UNIX_POSITIONS: LruHashMap<[u64; 2], [u64; 2]> = LruHashMap::with_max_entries(16_384, 0);
 
 /// [`Counter`]s. Kernel writes, user space reads.
 #[map]
