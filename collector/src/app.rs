@@ -157,10 +157,37 @@ fn serve(config: &Config) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// What was captured, made, linked, sent and lost, on stderr. Zeros are left out.
+/// Counters of things lost: what an operator looks at first.
+const LOSSES: [&str; 5] = [
+    "deeptrace_kernel_lost",
+    "deeptrace_dropped",
+    "deeptrace_unpaired",
+    "deeptrace_lost_spans",
+    "otelcol_exporter_send_failed_spans",
+];
+
+/// Spans, traces and losses in a few lines, then every counter that is not zero.
 fn print_summary(samples: &[Sample]) {
-    complain(format_args!("summary:"));
-    for sample in samples.iter().filter(|sample| sample.value != 0.0) {
+    let sum = |name: &str| -> f64 {
+        let named = samples.iter().filter(|sample| sample.name == name);
+        named.map(|sample| sample.value).sum()
+    };
+    let (spans, roots) = (sum("deeptrace_spans"), sum("deeptrace_unlinked_spans"));
+    complain(format_args!("summary: {spans} spans in {roots} traces"));
+    let lost = |sample: &&Sample| sample.value != 0.0 && LOSSES.contains(&sample.name.as_str());
+    if samples.iter().any(|sample| lost(&sample)) {
+        complain(format_args!("lost, by reason:"));
+    } else {
+        complain(format_args!("lost: nothing"));
+    }
+    for sample in samples.iter().filter(lost) {
+        complain(format_args!("  {sample}"));
+    }
+    complain(format_args!("counters:"));
+    for sample in samples
+        .iter()
+        .filter(|sample| sample.value != 0.0 && !lost(sample))
+    {
         complain(format_args!("  {sample}"));
     }
 }

@@ -203,7 +203,6 @@ impl Finished {
             "deeptrace_unpaired",
             "deeptrace_lost_spans",
             "deeptrace_linker_events",
-            "deeptrace_processes_missed",
             "otelcol_receiver_refused_spans",
             "otelcol_exporter_send_failed_spans",
             "otelcol_exporter_enqueue_failed_spans",
@@ -211,6 +210,13 @@ impl Finished {
         for name in losses {
             let lost = self.summary.sum(name, &[]);
             ensure!(lost == 0, "{name} is {lost}\n{said}");
+        }
+        // Not `gone`: whatever else runs on this machine starts and ends as it likes.
+        for reason in ["too_many_traced", "too_many_known", "denied", "unreadable"] {
+            let missed = self
+                .summary
+                .sum("deeptrace_processes_missed", &[("reason", reason)]);
+            ensure!(missed == 0, "{missed} processes missed: {reason}\n{said}");
         }
         let written = self.spans.len() as u64;
         let linked = self.summary.sum("deeptrace_linked_spans", &[]);

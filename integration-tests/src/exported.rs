@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
@@ -38,7 +39,7 @@ pub struct Span {
     /// Attributes of the span.
     pub attributes: Attributes,
     /// Attributes of the resource.
-    pub resource: Attributes,
+    pub resource: Arc<Attributes>,
     /// Name and version of the scope.
     pub scope: (String, String),
 }
@@ -88,7 +89,7 @@ pub fn read_file(path: &Path) -> Result<Vec<Span>> {
         let request: Value = serde_json::from_str(line)
             .with_context(|| format!("a line of {} is not JSON: {line}", path.display()))?;
         for of_resource in items(&request, "resourceSpans") {
-            let resource = attributes(&of_resource["resource"])?;
+            let resource = Arc::new(attributes(&of_resource["resource"])?);
             for of_scope in items(of_resource, "scopeSpans") {
                 let word = |key: &str| string(&of_scope["scope"], key);
                 let scope = (word("name"), word("version"));
@@ -101,7 +102,7 @@ pub fn read_file(path: &Path) -> Result<Vec<Span>> {
     Ok(spans)
 }
 
-fn span(from: &Value, resource: &Attributes, scope: &(String, String)) -> Result<Span> {
+fn span(from: &Value, resource: &Arc<Attributes>, scope: &(String, String)) -> Result<Span> {
     let kinds = ["", "internal", "server", "client", "producer", "consumer"];
     let kind = from["kind"]
         .as_u64()
@@ -124,7 +125,7 @@ fn span(from: &Value, resource: &Attributes, scope: &(String, String)) -> Result
         status: from["status"]["code"].as_u64().unwrap_or(0),
         status_message: string(&from["status"], "message"),
         attributes: attributes(from)?,
-        resource: resource.clone(),
+        resource: Arc::clone(resource),
         scope: scope.clone(),
     })
 }

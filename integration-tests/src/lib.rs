@@ -7,6 +7,7 @@ pub mod collector;
 pub mod compile;
 pub mod demo;
 pub mod exported;
+pub mod nginx;
 pub mod programs;
 pub mod sandbox;
 pub mod truth;

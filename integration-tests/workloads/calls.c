@@ -57,7 +57,7 @@ static const char *const protos[] = {"tcp", "udp"};
 static const char *const cases[] = {"plain", "accepted", "iovecs", "iovecs_many", "partial",     "eagain",
                                     "error", "zero",     "peek",   "trunc",       "unmapped",    "large",
                                     "mmsg",  "mmsg_many", "dup",   "fork",        "threads",     "old",
-                                    "unconnected"};
+                                    "unconnected", "last",  "half",   "urgent",     "elsewhere"};
 #define COUNT(list) (sizeof(list) / sizeof *(list))
 
 /* What the arguments say. */
@@ -68,6 +68,7 @@ static bool stream, is_unix;
 /* The connection: offsets are those of the next byte in each direction. */
 static int sock = -1;
 static bool unseen; /* the tracer is not there yet */
+static bool explicit_name; /* peer_name is not who the socket is connected to */
 static struct {
     uint64_t sent, received;
 } *offsets; /* shared with forked children */
@@ -90,7 +91,7 @@ static bool takes_many(enum kind k) { return k == RECVMMSG || k == SENDMMSG; }
 /* ---- The peer: does what single letters on a pipe tell it. ---- */
 
 struct order {
-    char what; /* 's'end n bytes, 'r'eceive n bytes, 'c'lose, reset ('x') */
+    char what; /* 's'end n bytes, 'u'rgent byte, 'r'eceive n bytes, 'c'lose, reset ('x') */
     uint32_t n;
 };
 struct name {
@@ -181,6 +182,9 @@ static void peer_obeys(int fd) {
                 if (!stream) break;
             }
             sent += order.n;
+        } else if (order.what == 'u') {
+            if (send(fd, "!", 1, MSG_OOB) != 1) die("peer sends urgent byte");
+            sent += 1;
         } else if (order.what == 'r') {
             for (uint32_t have = 0; have < order.n;) {
                 ssize_t n = recv(fd, bytes, sizeof bytes, stream ? 0 : MSG_DONTWAIT);
@@ -335,6 +339,7 @@ static void print_name(const char *key, bool local) {
     char text[INET6_ADDRSTRLEN] = "";
     int port = 0;
     int result = local ? getsockname(sock, address, &name.len) : getpeername(sock, address, &name.len);
+    if (explicit_name && !local) name = peer_name;
     if (result < 0 && !local) name = peer_name; /* not connected, or not any more */
     if (address->sa_family == AF_INET) {
         struct sockaddr_in *v4 = (struct sockaddr_in *)address;
@@ -466,6 +471,14 @@ static ssize_t round_trip(struct attempt a, uint32_t there) {
 }
 
 static ssize_t once(uint32_t len) { return round_trip(whole(len), len); }
+
+/* Reads the peer's end. */
+static void once_nothing(void) {
+    struct pollfd ended = {.fd = sock, .events = POLLIN};
+    struct attempt a = whole(10);
+    if (poll(&ended, 1, 5000) != 1) die("waiting for the end");
+    transfer(&a);
+}
 
 /* Makes one call of another kind. */
 static void once_as(enum kind other, uint32_t len) {
@@ -701,6 +714,7 @@ static void after_fork(void) {
 }
 
 static void *thread_calls(void *nothing) {
+    prctl(PR_SET_NAME, "calls-thread");
     once(100);
     return nothing;
 }
@@ -713,6 +727,62 @@ static void in_threads(void) {
         pthread_join(thread, NULL);
     }
     once(100);
+}
+
+/* The peer's last bytes and its end are there before the first read. */
+static void last_bytes(void) {
+    struct attempt a = whole(100);
+    tell_and_wait('s', 50);
+    tell_and_wait('c', 0);
+    wait_for_bytes(50);
+    a.iov[0].iov_len = 20;
+    transfer(&a);
+    a.iov[0].iov_len = 100;
+    transfer(&a);
+    transfer(&a);
+}
+
+/* Reads after its own end. */
+static void half_closed(void) {
+    once_as(WRITE, 10);
+    if (shutdown(sock, SHUT_WR) < 0) die("shutdown");
+    once(20);
+    tell_and_wait('c', 0);
+    once_nothing();
+}
+
+/* An urgent byte is not part of the stream. */
+static void urgent(void) {
+    once(20);
+    tell_and_wait('u', 1);
+    struct pollfd there = {.fd = sock, .events = POLLPRI};
+    if (poll(&there, 1, 5000) != 1) die("urgent");
+    struct attempt a = whole(1);
+    a.flags = MSG_OOB;
+    transfer(&a);
+    /* The stream goes on behind the byte, which has a sequence number. */
+    a = whole(30);
+    tell_and_wait('s', 30);
+    there.events = POLLIN;
+    if (poll(&there, 1, 5000) != 1) die("behind the urgent byte");
+    transfer(&a);
+}
+
+/* A connected socket that sends to somebody else. */
+static void elsewhere(void) {
+    struct name connected = peer_name, other;
+    int fd = new_socket(false);
+    other = bind_here(fd);
+    once(10);
+    struct attempt a = whole(20);
+    a.to = &other;
+    peer_name = other;
+    explicit_name = true;
+    transfer(&a);
+    peer_name = connected;
+    explicit_name = false;
+    once(30);
+    close(fd);
 }
 
 static void move_files(void) {
@@ -765,6 +835,10 @@ static void run_case(void) {
     else if (is("dup")) on_dup();
     else if (is("fork")) after_fork();
     else if (is("threads")) in_threads();
+    else if (is("last")) last_bytes();
+    else if (is("half")) half_closed();
+    else if (is("urgent")) urgent();
+    else if (is("elsewhere")) elsewhere();
     else plain();
 }
 
@@ -778,6 +852,9 @@ static bool possible(void) {
     if (is("eagain")) return !writes(kind) || stream || is_unix;
     if (is("peek") || is("trunc")) return takes_flags(kind) && !writes(kind);
     if (is("mmsg") || is("mmsg_many")) return takes_many(kind);
+    if (is("last") || is("half")) return stream && !writes(kind);
+    if (is("urgent")) return stream && !is_unix && takes_flags(kind) && !writes(kind);
+    if (is("elsewhere")) return !stream && !is_unix && takes_flags(kind) && writes(kind);
     if (is("unconnected")) return takes_flags(kind) && !stream && !is_unix;
     return true;
 }

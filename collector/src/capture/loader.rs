@@ -22,7 +22,12 @@ const PROGRAMS: [(&str, &str); 5] = [
 ];
 
 /// Programs that `sys_exit` continues in, in the order of `ebpf::maps::Stage`.
-const STAGES: [&str; 3] = ["one_message", "many_messages", "next_message"];
+const STAGES: [&str; 4] = [
+    "one_message",
+    "message_lengths",
+    "many_messages",
+    "next_message",
+];
 
 /// What the capture is started with.
 #[derive(Clone, Copy, Debug)]

@@ -26,13 +26,14 @@ pub fn resolve(btf: &Btf) -> Result<Offsets, BtfError> {
         sock_daddr: common("skc_daddr")?,
         sock_rcv_saddr: common("skc_rcv_saddr")?,
         sock_dport: common("skc_dport")?,
-        sock_num: common("skc_num")?,
+        sock_flags: common("skc_flags")?,
         sock_v6_daddr: common("skc_v6_daddr")?,
         sock_v6_rcv_saddr: common("skc_v6_rcv_saddr")?,
         sock_net: common("skc_net")?,
         sock_protocol: sock("sk_protocol")?,
         sock_type: sock("sk_type")?,
         sock_socket: sock("sk_socket")?,
+        inet_sport: btf.offset("inet_sock", "inet_sport")?,
         net_inum: btf.offset("net", "ns.inum")?,
         tcp_snd_una: tcp("snd_una")?,
         tcp_snd_nxt: tcp("snd_nxt")?,
@@ -61,7 +62,7 @@ fn registers(btf: &Btf) -> Result<Offsets, BtfError> {
             regs("r8")?,
             regs("r9")?,
         ],
-        regs_cs: regs("cs")?,
+        task_status: btf.offset("task_struct", "thread_info.status")?,
         ..Offsets::default()
     })
 }
@@ -80,7 +81,6 @@ fn registers(btf: &Btf) -> Result<Offsets, BtfError> {
             x0 + 32,
             x0 + 40,
         ],
-        regs_cs: 0,
         ..Offsets::default()
     })
 }

@@ -25,6 +25,8 @@ pub struct Mark {
     pub after: Option<SpanId>,
     /// Writes: which request the thread was serving (`LinkFacts::serving`).
     pub serving: Option<SpanId>,
+    /// Writes: the thread's last read was on this connection too.
+    pub same_connection: bool,
 }
 
 /// A message of a system call, as a part of one direction of the stream.

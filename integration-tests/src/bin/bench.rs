@@ -12,11 +12,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 3;
 const WORKLOADS: [(&str, &str); 3] = [
-    ("tcp_write", "200000"),
-    ("tcp_read", "200000"),
-    ("getppid", "2000000"),
+    ("tcp_write", "40000"),
+    ("tcp_read", "40000"),
+    ("getppid", "500000"),
 ];
 
 /// What is attached while a workload runs.

@@ -72,6 +72,11 @@ impl Seen {
         self.facts.after = Some(id(span));
         self
     }
+    /// The response that `after` names was read on the connection this request went out on.
+    pub fn freed(mut self) -> Self {
+        self.facts.freed = true;
+        self
+    }
     pub fn connected_after(mut self, span: u64) -> Self {
         self.facts.connected_after = Some(id(span));
         self
