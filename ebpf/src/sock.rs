@@ -273,8 +273,8 @@ pub fn peek(sock: u64, record: &mut SocketRecord) -> Result<bool, Counter> {
 #[inline(always)]
 pub fn fill_unix_positions(sock: u64, moved: u64, record: &mut SocketRecord) {
     let writing = record.flags & Flags::WRITE != 0;
-    // SAFETY: a copy is taken at once.
     let key = [sock, u64::from(record.local_isn)];
+    // SAFETY: a copy is taken at once.
     let [mut read, mut written] = unsafe { UNIX_POSITIONS.get(key) }.copied().unwrap_or([0, 0]);
     if writing {
         written += moved;
