@@ -137,10 +137,10 @@ impl Capture {
         }
         Ok(Self {
             ring_bytes,
-            records: take(&mut programs, "RECORDS", |map| RingBuf::try_from(map))?,
-            targets: take(&mut programs, "TARGETS", |map| HashMap::try_from(map))?,
-            connections: take(&mut programs, "CONNECTIONS", |map| HashMap::try_from(map))?,
-            counters: take(&mut programs, "COUNTERS", |map| PerCpuArray::try_from(map))?,
+            records: take(&mut programs, "RECORDS", RingBuf::try_from)?,
+            targets: take(&mut programs, "TARGETS", HashMap::try_from)?,
+            connections: take(&mut programs, "CONNECTIONS", HashMap::try_from)?,
+            counters: take(&mut programs, "COUNTERS", PerCpuArray::try_from)?,
             _stages: stages,
             _programs: programs,
         })
@@ -215,7 +215,7 @@ impl Capture {
 }
 
 fn load_stages(programs: &mut Ebpf) -> Result<ProgramArray<MapData>, CaptureError> {
-    let mut stages = take(programs, "STAGES", |map| ProgramArray::try_from(map))?;
+    let mut stages = take(programs, "STAGES", ProgramArray::try_from)?;
     for (index, name) in (0..).zip(STAGES) {
         let fail = |source| CaptureError::Attach {
             name,
