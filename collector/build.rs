@@ -18,7 +18,8 @@ fn main() {
     ] {
         println!("cargo::rerun-if-changed={}", root.join(watched).display());
     }
-    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    // Cargo sets OUT_DIR; run by hand, this writes below the current directory.
+    let out = env::var_os("OUT_DIR").map_or_else(PathBuf::new, PathBuf::from);
     let target = out.join("bpf");
     let status = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .current_dir(&source)

@@ -1,23 +1,46 @@
-//! Prints the raw events of a process.
-use collector::capture::*;
-use std::time::*;
-fn main() {
-    let mut c = Capture::start(&Options::default()).unwrap();
-    let pid: u32 = std::env::args().nth(1).unwrap().parse().unwrap();
-    c.trace(pid).unwrap();
-    let t = Instant::now();
-    let secs: u64 = std::env::args().nth(2).unwrap().parse().unwrap();
-    let quiet = std::env::args().nth(3).is_some();
-    let mut n = 0usize;
-    while t.elapsed() < Duration::from_secs(secs) {
-        c.wait(Duration::from_millis(10));
-        c.drain(100000, |b| { n += 1; if quiet { return; } match decode(b) {
-            Ok(Event::Socket(s)) => println!("{:?} {:?} fl{:x} tid{} {:?}->{:?} role{:?} isn {:x}/{:x} off {} other {} len {} cap {} ret {} {:?}", s.call, s.direction, s.flags, s.tid, s.local, s.remote, s.role, s.local_isn, s.remote_isn, s.offset, s.other_offset, s.total_len, s.payload.len(), s.result, String::from_utf8_lossy(&s.payload[..s.payload.len().min(40)])),
-            e => println!("{e:?}"),
-        }});
+//! Prints what the kernel side reports of one process: `raw PID SECONDS`.
+
+use anyhow::Context as _;
+use collector::capture::{Capture, Event, Options, SocketEvent, decode};
+use std::time::{Duration, Instant};
+
+fn main() -> anyhow::Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let mut number = || arguments.next().context("usage: raw PID SECONDS");
+    let (pid, seconds): (u32, u64) = (number()?.parse()?, number()?.parse()?);
+    let mut capture = Capture::start(&Options::default())?;
+    capture.trace(pid)?;
+    let end = Instant::now() + Duration::from_secs(seconds);
+    while Instant::now() < end {
+        capture.wait(Duration::from_millis(10));
+        capture.drain(4096, |record| match decode(record) {
+            Ok(Event::Socket(event)) => print(&event),
+            other => println!("{other:?}"),
+        });
     }
-    println!("{n} records");
-    for (c, v) in c.counters() {
-        println!("{} {:?}", c.as_str(), v);
+    for (counter, per_cpu) in capture.counters() {
+        println!("{}: {per_cpu:?}", counter.as_str());
     }
+    Ok(())
+}
+
+fn print(event: &SocketEvent<'_>) {
+    let head = event.payload.get(..40).unwrap_or(event.payload);
+    println!(
+        "{:?} {:?} {:?} tid {} fd {} {:?} -> {:?} isn {:08x}/{:08x} at {} (other {}) len {} flags {:#x}: {:?}",
+        event.call,
+        event.direction,
+        event.role,
+        event.tid,
+        event.fd,
+        event.local,
+        event.remote,
+        event.local_isn,
+        event.remote_isn,
+        event.offset,
+        event.other_offset,
+        event.total_len,
+        event.flags,
+        String::from_utf8_lossy(head)
+    );
 }

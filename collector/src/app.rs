@@ -5,12 +5,14 @@ use crate::clock::now_monotonic;
 use crate::discovery::{HostFacts, Limits, Pid, Proc, Selector, Table, Users};
 use crate::doctor::{Check, Facts, Report};
 use crate::receiver::EbpfSettings;
-use anyhow::Context as _;
+use anyhow::{anyhow, ensure};
 use clap::{Parser, Subcommand};
 use pipeline::component::{Factories, Factory};
 use pipeline::telemetry::{Metrics, Sample, init_logs};
 use pipeline::{Config, Service, exporters};
 use std::any::Any;
+use std::fmt;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
@@ -26,9 +28,9 @@ pub const FACTORIES: Factories = Factories {
 #[derive(Debug, Parser)]
 #[command(name = "deeptrace-collector", version)]
 struct Arguments {
-    /// Configuration file.
+    /// Configuration file; of several, later ones are laid over earlier ones.
     #[arg(long, global = true, value_name = "FILE")]
-    config: Option<PathBuf>,
+    config: Vec<PathBuf>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -44,25 +46,47 @@ enum Command {
 /// Does what the command line says.
 pub fn run() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
-    let path = arguments.config.as_deref();
-    let load = || -> anyhow::Result<Config> {
-        let path = path.context("no configuration: pass --config FILE")?;
-        Ok(Config::load(path, &FACTORIES)?)
-    };
+    let files = arguments.config.as_slice();
     match arguments.command {
-        Some(Command::Validate) => {
-            for warning in load()?.warnings {
-                eprintln!("warning: {warning}");
-            }
-            println!("{} is sound", path.unwrap_or(&PathBuf::new()).display());
-            Ok(ExitCode::SUCCESS)
+        Some(Command::Validate) => validate(files),
+        Some(Command::Doctor) if files.is_empty() => doctor(None),
+        Some(Command::Doctor) => {
+            let config = load(files)?;
+            warn(&config);
+            doctor(Some(config))
         }
-        Some(Command::Doctor) => match path {
-            Some(_) => doctor(Some(load()?)),
-            None => doctor(None),
-        },
-        None => serve(load()?),
+        None => serve(&load(files)?),
     }
+}
+
+fn load(files: &[PathBuf]) -> anyhow::Result<Config> {
+    ensure!(
+        !files.is_empty(),
+        "no configuration: pass --config FILE (more than one: later ones are laid over earlier ones)"
+    );
+    Config::load(files, &FACTORIES)
+        .map_err(|error| anyhow!("the configuration cannot be used\n{error}"))
+}
+
+fn warn(config: &Config) {
+    for warning in &config.warnings {
+        complain(format_args!("warning: {warning}"));
+    }
+}
+
+/// Reads the configuration and builds all of it, without starting any.
+fn validate(files: &[PathBuf]) -> anyhow::Result<ExitCode> {
+    let config = load(files)?;
+    warn(&config);
+    Service::build(&config, Metrics::default())?;
+    let names: Vec<String> = files
+        .iter()
+        .map(|file| file.display().to_string())
+        .collect();
+    let mut lines = vec![format!("{}: sound", names.join(" + "))];
+    lines.extend(config.pipelines.iter().map(ToString::to_string));
+    tell(&format!("{}\n", lines.join("\n")));
+    Ok(ExitCode::SUCCESS)
 }
 
 /// With a configuration: what its `ebpf` receiver would trace; without: everything.
@@ -87,7 +111,7 @@ fn doctor(config: Option<Config>) -> anyhow::Result<ExitCode> {
     );
     table.scan(now_monotonic())?;
     let report = Report::new(&facts, &table);
-    print!("{report}");
+    tell(&report.to_string());
     Ok(ExitCode::from(report.exit_code()))
 }
 
@@ -103,7 +127,7 @@ fn try_capture() -> Check {
     }
 }
 
-fn serve(config: Config) -> anyhow::Result<ExitCode> {
+fn serve(config: &Config) -> anyhow::Result<ExitCode> {
     init_logs(&config.telemetry.logs)?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
@@ -112,13 +136,16 @@ fn serve(config: Config) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()?;
     let summary = runtime.block_on(async {
-        let service = Service::build(&config, Metrics::default())?;
+        let service = Service::build(config, Metrics::default())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        // The terminal went away: a stop like any other.
+        let mut hangup = signal(SignalKind::hangup())?;
         let until = async move {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
+                _ = hangup.recv() => {}
             }
         };
         anyhow::Ok(service.run(until).await?)
@@ -130,10 +157,48 @@ fn serve(config: Config) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// What was captured, made, linked, sent and lost, on stderr. Zeros are left out.
+/// Counters of things lost: what an operator looks at first.
+const LOSSES: [&str; 5] = [
+    "deeptrace_kernel_lost",
+    "deeptrace_dropped",
+    "deeptrace_unpaired",
+    "deeptrace_lost_spans",
+    "otelcol_exporter_send_failed_spans",
+];
+
+/// Spans, traces and losses in a few lines, then every counter that is not zero.
 fn print_summary(samples: &[Sample]) {
-    eprintln!("summary:");
-    for sample in samples.iter().filter(|sample| sample.value != 0.0) {
-        eprintln!("  {sample}");
+    let sum = |name: &str| -> f64 {
+        let named = samples.iter().filter(|sample| sample.name == name);
+        named.map(|sample| sample.value).sum()
+    };
+    let (spans, roots) = (sum("deeptrace_spans"), sum("deeptrace_unlinked_spans"));
+    complain(format_args!("summary: {spans} spans in {roots} traces"));
+    let lost = |sample: &&Sample| sample.value != 0.0 && LOSSES.contains(&sample.name.as_str());
+    if samples.iter().any(|sample| lost(&sample)) {
+        complain(format_args!("lost, by reason:"));
+    } else {
+        complain(format_args!("lost: nothing"));
     }
+    for sample in samples.iter().filter(lost) {
+        complain(format_args!("  {sample}"));
+    }
+    complain(format_args!("counters:"));
+    for sample in samples
+        .iter()
+        .filter(|sample| sample.value != 0.0 && !lost(sample))
+    {
+        complain(format_args!("  {sample}"));
+    }
+}
+
+/// A line on stderr. Nobody may be there to read it (`| head`, a log pipe that broke), which is
+/// no reason to panic as `eprintln!` does.
+pub fn complain(line: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// The answer of a command on stdout, likewise.
+fn tell(text: &str) {
+    let _ = io::stdout().write_all(text.as_bytes());
 }

@@ -4,11 +4,11 @@ use crate::iov::{Buffer, Iovec};
 use crate::maps::{RECORDS, SCRATCH, Scratch, count, settings};
 use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::generated::{bpf_probe_read_user, bpf_ringbuf_output};
-use aya_ebpf::helpers::{
-    bpf_get_current_comm, bpf_get_smp_processor_id, bpf_ktime_get_ns,
-};
+use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_smp_processor_id, bpf_ktime_get_ns};
 use core::hint::black_box;
-use ebpf_common::{Counter, Flags, MAX_IOVECS, MAX_PAYLOAD, ProcessRecord, RecordKind, SocketRecord};
+use ebpf_common::{
+    Counter, Flags, MAX_IOVECS, MAX_PAYLOAD, ProcessRecord, RecordKind, SocketRecord,
+};
 
 const PAGE: u64 = 4096;
 const MAX_PAGES: u32 = MAX_PAYLOAD / PAGE as u32 + 1;
@@ -19,7 +19,10 @@ pub fn scratch() -> Result<&'static mut Scratch, Counter> {
     // SAFETY: always callable.
     let cpu = unsafe { bpf_get_smp_processor_id() };
     // SAFETY: a live map entry, used by one program at a time.
-    SCRATCH.get_ptr_mut(cpu).map(|scratch| unsafe { &mut *scratch }).ok_or(Counter::NoScratch)
+    SCRATCH
+        .get_ptr_mut(cpu)
+        .map(|scratch| unsafe { &mut *scratch })
+        .ok_or(Counter::NoScratch)
 }
 
 /// Fills what every record of the current task has, and clears the rest of its state.
@@ -56,19 +59,31 @@ pub fn submit(scratch: &mut Scratch) -> Result<(), Counter> {
         record.flags |= Flags::TRUNCATED;
     }
     record.captured_len = captured;
-    output((&raw const scratch.record).cast(), size_of::<SocketRecord>() as u32, captured)
+    output(
+        (&raw const scratch.record).cast(),
+        size_of::<SocketRecord>() as u32,
+        captured,
+    )
 }
 
 /// Submits a record that has no payload.
 #[inline(always)]
 pub fn submit_bare(record: &SocketRecord) -> Result<(), Counter> {
-    output((&raw const *record).cast(), size_of::<SocketRecord>() as u32, 0)
+    output(
+        (&raw const *record).cast(),
+        size_of::<SocketRecord>() as u32,
+        0,
+    )
 }
 
 /// Submits a process event.
 #[inline(always)]
 pub fn submit_process(record: &ProcessRecord) -> Result<(), Counter> {
-    output((&raw const *record).cast(), size_of::<ProcessRecord>() as u32, 0)
+    output(
+        (&raw const *record).cast(),
+        size_of::<ProcessRecord>() as u32,
+        0,
+    )
 }
 
 #[inline(always)]
@@ -84,7 +99,12 @@ fn output(record: *const u8, header: u32, payload: u32) -> Result<(), Counter> {
     // SAFETY: `record` points to at least `size` readable bytes: a whole header, and
     // `MAX_PAYLOAD` bytes of payload behind it when `payload` is not 0.
     let result = unsafe {
-        bpf_ringbuf_output((&raw const RECORDS).cast_mut().cast(), record.cast_mut().cast(), size, u64::from(flags))
+        bpf_ringbuf_output(
+            (&raw const RECORDS).cast_mut().cast(),
+            record.cast_mut().cast(),
+            size,
+            u64::from(flags),
+        )
     };
     if result < 0 {
         return Err(Counter::RingFull);
@@ -96,7 +116,11 @@ fn output(record: *const u8, header: u32, payload: u32) -> Result<(), Counter> {
 /// Copies the wanted bytes from the buffer's parts, and tells how many they are.
 #[inline(never)]
 fn gather(scratch: &mut Scratch) -> u32 {
-    let want = scratch.work.limit.min(scratch.record.total_len).min(MAX_PAYLOAD);
+    let want = scratch
+        .work
+        .limit
+        .min(scratch.record.total_len)
+        .min(MAX_PAYLOAD);
     let buffer = scratch.work.buffer;
     let payload = scratch.payload.as_mut_ptr();
     let mut at = 0u32;
@@ -109,7 +133,10 @@ fn gather(scratch: &mut Scratch) -> u32 {
         };
         let len = part.len.min(u64::from(want - at)) as u32;
         if !read_into(payload, at, part.base, len) {
-            failed = Iovec { base: part.base, len: u64::from(len) };
+            failed = Iovec {
+                base: part.base,
+                len: u64::from(len),
+            };
             break;
         }
         at = mask(at + len);

@@ -49,18 +49,30 @@ pub struct Buffer {
 
 impl Buffer {
     /// Nowhere that can be read.
-    pub const UNSEEN: Self = Self { address: 0, size: 0, scattered: 1 };
+    pub const UNSEEN: Self = Self {
+        address: 0,
+        size: 0,
+        scattered: 1,
+    };
 
     /// One buffer of `len` bytes.
     #[inline(always)]
     pub fn plain(address: u64, len: u64) -> Self {
-        Self { address, size: len, scattered: 0 }
+        Self {
+            address,
+            size: len,
+            scattered: 0,
+        }
     }
 
     /// An array of `count` `iovec`s.
     #[inline(always)]
     pub fn scattered(address: u64, count: u64) -> Self {
-        Self { address, size: count, scattered: 1 }
+        Self {
+            address,
+            size: count,
+            scattered: 1,
+        }
     }
 
     #[inline(always)]
@@ -80,7 +92,10 @@ impl Buffer {
         if self.scattered != 0 {
             return read_user(self.address + index * size_of::<Iovec>() as u64).ok();
         }
-        Some(Iovec { base: self.address, len: self.size })
+        Some(Iovec {
+            base: self.address,
+            len: self.size,
+        })
     }
 
     /// Whether a byte fits into it. Beyond `MAX_IOVECS` parts it is taken for granted.
@@ -126,10 +141,14 @@ pub fn fill_peer(address: u64, record: &mut SocketRecord) {
     if address == 0 || (record.remote_port != 0 && !writing) {
         return;
     }
-    let Ok(head) = read_user::<[u16; 4]>(address) else { return };
+    let Ok(head) = read_user::<[u16; 4]>(address) else {
+        return;
+    };
     record.remote_port = u16::from_be(head[1]);
     if head[0] == AF_INET {
-        let Ok(word) = read_user::<u32>(address + 4) else { return };
+        let Ok(word) = read_user::<u32>(address + 4) else {
+            return;
+        };
         record.remote_addr = if record.family == Family::Inet6 as u8 {
             // An IPv6 socket sends to IPv4 addresses too.
             [0, 0, 0xffff_u32.to_be(), word]
@@ -137,7 +156,9 @@ pub fn fill_peer(address: u64, record: &mut SocketRecord) {
             [word, 0, 0, 0]
         };
     } else if head[0] == AF_INET6 {
-        let Ok(full) = read_user::<SocketAddress>(address) else { return };
+        let Ok(full) = read_user::<SocketAddress>(address) else {
+            return;
+        };
         record.remote_addr = full.sin6_addr;
     }
 }

@@ -1,7 +1,7 @@
 //! Every map and global, and who writes and who reads it.
 
-use aya_ebpf::macros::map;
 use crate::iov::Buffer;
+use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use ebpf_common::{
     Capture, ConnectionId, Counter, MAX_PAYLOAD, Offsets, SYSCALL_TABLE, Settings, SocketRecord,
@@ -24,13 +24,11 @@ pub static CONNECTIONS: LruHashMap<ConnectionId, Capture> = LruHashMap::with_max
 /// Stream positions (read, written) of unix sockets, which the kernel does not
 /// count, by address and inode: addresses are used again. Kernel only.
 #[map]
-pub static UNIX_POSITIONS: LruHashMap<[u64; 2], [u64; 2]> =
-    LruHashMap::with_max_entries(16_384, 0);
+pub static UNIX_POSITIONS: LruHashMap<[u64; 2], [u64; 2]> = LruHashMap::with_max_entries(16_384, 0);
 
 /// [`Counter`]s. Kernel writes, user space reads.
 #[map]
-pub static COUNTERS: PerCpuArray<u64> =
-    PerCpuArray::with_max_entries(Counter::ALL.len() as u32, 0);
+pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::ALL.len() as u32, 0);
 
 /// Where a record is put together: one entry a CPU (a per-CPU array allows
 /// 32 KiB an entry). Kernel only. The loader sets the number of entries.

@@ -168,7 +168,13 @@ pub fn fill_streams(sock: u64, record: &mut SocketRecord) -> Result<Capture, Cou
     }
     let capture = match capture {
         Some(capture) if capture.role != Role::Unknown as u32 => capture,
-        Some(capture) => remember(&last.id(sock), Capture { role: role(sock, &last)?, ..capture }),
+        Some(capture) => remember(
+            &last.id(sock),
+            Capture {
+                role: role(sock, &last)?,
+                ..capture
+            },
+        ),
         None => {
             let limit = settings().default_limit;
             let fresh = Capture {
@@ -177,7 +183,11 @@ pub fn fill_streams(sock: u64, record: &mut SocketRecord) -> Result<Capture, Cou
                 write_limit: limit,
                 ..Capture::default()
             };
-            if stable { remember(&last.id(sock), fresh) } else { fresh }
+            if stable {
+                remember(&last.id(sock), fresh)
+            } else {
+                fresh
+            }
         }
     };
     fill_positions(sock, &last, capture.role, record)?;
@@ -242,10 +252,15 @@ fn fill_positions(
     let fin_read = u64::from(counters.ended && unread == 0);
     record.role = role as u8;
     record.local_isn = base.wrapping_sub(u32::from(role == Role::Acceptor as u32));
-    record.remote_isn =
-        counters.rcv_nxt.wrapping_sub(counters.bytes_received as u32).wrapping_sub(1);
+    record.remote_isn = counters
+        .rcv_nxt
+        .wrapping_sub(counters.bytes_received as u32)
+        .wrapping_sub(1);
     record.offset = (counters.bytes_acked + unacked).wrapping_sub(syn + fin_sent);
-    record.other_offset = counters.bytes_received.wrapping_sub(unread).wrapping_sub(fin_read);
+    record.other_offset = counters
+        .bytes_received
+        .wrapping_sub(unread)
+        .wrapping_sub(fin_read);
     Ok(())
 }
 
@@ -254,7 +269,9 @@ fn fill_positions(
 pub fn forget(sock: u64, record: &mut SocketRecord) -> Result<bool, Counter> {
     let counters = Counters::read(sock)?;
     let id = counters.id(sock);
-    let Some(capture) = lookup(&id) else { return Ok(false) };
+    let Some(capture) = lookup(&id) else {
+        return Ok(false);
+    };
     fill_positions(sock, &counters, capture.role, record)?;
     Ok(CONNECTIONS.remove(&id).is_ok())
 }
@@ -263,7 +280,9 @@ pub fn forget(sock: u64, record: &mut SocketRecord) -> Result<bool, Counter> {
 #[inline(always)]
 pub fn peek(sock: u64, record: &mut SocketRecord) -> Result<bool, Counter> {
     let counters = Counters::read(sock)?;
-    let Some(capture) = lookup(&counters.id(sock)) else { return Ok(false) };
+    let Some(capture) = lookup(&counters.id(sock)) else {
+        return Ok(false);
+    };
     fill_positions(sock, &counters, capture.role, record)?;
     Ok(true)
 }
@@ -275,7 +294,9 @@ pub fn fill_unix_positions(sock: u64, moved: u64, record: &mut SocketRecord) {
     let writing = record.flags & Flags::WRITE != 0;
     let key = [sock, u64::from(record.local_isn)];
     // SAFETY: a copy is taken at once.
-    let [mut read, mut written] = unsafe { UNIX_POSITIONS.get(key) }.copied().unwrap_or([0, 0]);
+    let [mut read, mut written] = unsafe { UNIX_POSITIONS.get(key) }
+        .copied()
+        .unwrap_or([0, 0]);
     if writing {
         written += moved;
     } else {

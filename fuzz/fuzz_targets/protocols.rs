@@ -10,11 +10,22 @@ use std::collections::VecDeque;
 /// What happens on the connection next.
 #[derive(Arbitrary, Debug)]
 enum Event<'a> {
-    Read { from_client: bool, bytes: &'a [u8] },
+    Read {
+        from_client: bool,
+        bytes: &'a [u8],
+    },
     /// The same bytes many times: what does not end must be given up.
-    Repeat { from_client: bool, bytes: &'a [u8], times: u8 },
-    Gap { from_client: bool },
-    End { from_client: bool },
+    Repeat {
+        from_client: bool,
+        bytes: &'a [u8],
+        times: u8,
+    },
+    Gap {
+        from_client: bool,
+    },
+    End {
+        from_client: bool,
+    },
 }
 
 #[derive(Default)]
@@ -52,7 +63,11 @@ fn play(protocol: &dyn Protocol, events: &[Event<'_>]) {
                     return;
                 }
             }
-            Event::Repeat { from_client, bytes, times } => {
+            Event::Repeat {
+                from_client,
+                bytes,
+                times,
+            } => {
                 let flow = flow(from_client);
                 for _ in 0..times {
                     lanes[flow as usize].unread.extend(bytes.repeat(64));
@@ -66,7 +81,11 @@ fn play(protocol: &dyn Protocol, events: &[Event<'_>]) {
 }
 
 fn flow(from_client: bool) -> Flow {
-    if from_client { Flow::Request } else { Flow::Response }
+    if from_client {
+        Flow::Request
+    } else {
+        Flow::Response
+    }
 }
 
 /// Steps until the parser waits. False: it has stopped.
@@ -92,7 +111,9 @@ fn read(
                 assert!(lane.unread.len() < MAX_UNREAD);
                 return true;
             }
-            Step::Message { consumed, message, .. } => {
+            Step::Message {
+                consumed, message, ..
+            } => {
                 match message.kind {
                     MessageKind::Request if open.len() < 100 => open.push_back(*message),
                     MessageKind::Response => drop(open.pop_front()),

@@ -9,7 +9,7 @@ const http = require('node:http');
 const net = require('node:net');
 
 const HOST = '127.0.0.1';
-const POOL_SIZE = 4;
+const POOL_SIZE = 16;
 const [port, pricingPort, redisPort] = process.argv.slice(2).map(Number);
 const agent = new http.Agent({ keepAlive: true, maxSockets: POOL_SIZE });
 

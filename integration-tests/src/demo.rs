@@ -36,6 +36,8 @@ pub struct Options {
 pub struct Demo {
     /// Where nginx listens.
     pub port: u16,
+    /// Where everyone listens: nginx, storefront, inventory, pricing, Redis.
+    pub ports: [u16; 5],
     // Dropped in this order: the entrance first, so that nobody calls who is gone.
     processes: Vec<Process>,
     sandbox: Sandbox,
@@ -61,7 +63,8 @@ impl Demo {
     /// Starts everything and waits until everything listens.
     pub fn start(options: &Options) -> Result<Self> {
         let sandbox = Sandbox::new()?;
-        let [port, storefront, inventory, pricing, redis] = free_ports()?;
+        let ports = free_ports()?;
+        let [port, storefront, inventory, pricing, redis] = ports;
         let source = home().join("demo");
         let dir = sandbox.dir().to_owned();
         let nginx_conf = nginx_conf(&source, &dir, port, storefront, options.upstream_keepalive)?;
@@ -100,6 +103,7 @@ impl Demo {
         ];
         let mut demo = Self {
             port,
+            ports,
             processes: Vec::new(),
             sandbox,
         };

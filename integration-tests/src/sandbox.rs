@@ -230,6 +230,11 @@ impl Process {
         self.signal(Signal::TERM);
     }
 
+    /// Ends the group at once and without asking.
+    pub fn kill(&self) {
+        self.signal(Signal::KILL);
+    }
+
     /// Ends the group: SIGTERM first, SIGKILL when that does not help in time.
     pub fn stop(&mut self) -> Result<ExitStatus> {
         if self.ended()?.is_none() {

@@ -7,7 +7,7 @@ use crate::window::link::{Method, Reason};
 use pipeline::Batch;
 use pipeline::clock::Monotonic;
 use pipeline::component::{
-    BoxError, Check, Context, Factory, Processor, ProcessorFactory, ProcessorSettings, Settings,
+    BoxError, Context, Factory, Processor, ProcessorFactory, ProcessorSettings,
 };
 use pipeline::telemetry::Metrics;
 use std::time::Duration;
@@ -17,17 +17,6 @@ pub const FACTORY: ProcessorFactory = Factory::processor::<Config>("span_linker"
 
 /// How often due spans are let go.
 const TICK: Duration = Duration::from_millis(100);
-
-impl Settings for Config {
-    fn check(&self, check: &mut Check<'_>) {
-        if self.max_spans == 0 {
-            check.error("max_spans", "must be above 0");
-        }
-        if !(0.0..=1.0).contains(&self.confidence_floor) {
-            check.error("confidence_floor", "must be between 0 and 1");
-        }
-    }
-}
 
 impl ProcessorSettings for Config {
     fn build(&self, context: Context) -> Result<Box<dyn Processor>, BoxError> {

@@ -1,24 +1,26 @@
 //! Settings of the `span_linker` processor and their defaults.
 
-use serde::{Deserialize, Deserializer};
+use pipeline::component::{Check, Settings};
+use pipeline::config::duration;
+use serde::Deserialize;
 use std::time::Duration;
 
 /// Settings of the `span_linker` processor.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub struct Config {
     /// How long a finished span waits for the spans that tell its parent.
-    #[serde(deserialize_with = "duration")]
+    #[serde(with = "duration")]
     pub decision_wait: Duration,
     /// Most spans known at once: open, waiting and remembered together.
     pub max_spans: usize,
     /// A parent less likely than this is not given.
     pub confidence_floor: f64,
     /// How long an exported span is remembered for the sake of late children.
-    #[serde(deserialize_with = "duration")]
+    #[serde(with = "duration")]
     pub remember: Duration,
     /// How long a request may stay open before it is forgotten.
-    #[serde(deserialize_with = "duration")]
+    #[serde(with = "duration")]
     pub open_limit: Duration,
 }
 
@@ -34,57 +36,49 @@ impl Default for Config {
     }
 }
 
-impl Config {
-    /// Says what is wrong with the settings, if anything is.
-    pub fn validate(&self) -> Result<(), String> {
+impl Settings for Config {
+    fn check(&self, check: &mut Check<'_>) {
         if self.max_spans == 0 {
-            return Err("max_spans must be above 0".to_owned());
+            check.error("max_spans", "must be above 0");
         }
         if !(0.0..=1.0).contains(&self.confidence_floor) {
-            return Err("confidence_floor must be between 0 and 1".to_owned());
+            check.error("confidence_floor", "must be between 0 and 1");
         }
-        Ok(())
     }
-}
-
-/// Reads `300ms`, `2s`, `1m30s` as Go writes durations.
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    parse_duration(&text).ok_or_else(|| {
-        serde::de::Error::custom(format!("{text:?} is not a duration such as 2s or 300ms"))
-    })
-}
-
-fn parse_duration(text: &str) -> Option<Duration> {
-    if text == "0" {
-        return Some(Duration::ZERO);
-    }
-    let mut rest = text;
-    let mut total = Duration::ZERO;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let (number, tail) = rest.split_at(digits);
-        let unit = tail
-            .find(|c: char| c.is_ascii_digit())
-            .unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at(unit);
-        let seconds = match unit {
-            "ms" => 0.001,
-            "s" => 1.0,
-            "m" => 60.0,
-            "h" => 3600.0,
-            _ => return None,
-        };
-        let part = Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()?;
-        total = total.checked_add(part)?;
-        rest = tail;
-    }
-    (!text.is_empty()).then_some(total)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pipeline::component::Factories;
+    use pipeline::config::report::Report;
+    use pipeline::config::{decode, node};
+
+    /// The settings, as the pipeline reads them.
+    fn read(yaml: &str) -> Option<Config> {
+        let mut report = Report::default();
+        let node = node::parse("test.yaml", yaml, &mut report)?;
+        let config = decode(&node, "span_linker", &mut report);
+        config.filter(|_| report.errors.is_empty())
+    }
+
+    /// What the pipeline says of the settings.
+    fn findings(yaml: &str) -> Vec<String> {
+        let factories = Factories {
+            receivers: &[],
+            processors: &[crate::FACTORY],
+            exporters: &[],
+        };
+        let yaml = format!("processors: {{span_linker: {yaml}}}");
+        let files = [("test.yaml", yaml.as_str())];
+        let error = pipeline::Config::parse(&files, &factories, &|_| None).unwrap_err();
+        let said = error.findings.into_iter();
+        said.filter_map(|finding| {
+            let path = finding.path.strip_prefix("processors::span_linker::")?;
+            Some(format!("{path}: {}", finding.message))
+        })
+        .collect()
+    }
 
     #[test]
     fn durations_are_read_as_go_writes_them() {
@@ -94,14 +88,15 @@ mod tests {
             ("1m30s", Some(90_000)),
             ("1.5s", Some(1500)),
             ("0", Some(0)),
-            ("", None),
+            ("''", None),
             ("2", None),
             ("s", None),
             ("2 s", None),
         ];
         for (text, millis) in cases {
+            let config = read(&format!("decision_wait: {text}"));
             assert_eq!(
-                parse_duration(text),
+                config.map(|config| config.decision_wait),
                 millis.map(Duration::from_millis),
                 "{text}"
             );
@@ -110,23 +105,29 @@ mod tests {
 
     #[test]
     fn settings_left_out_have_defaults_and_unknown_ones_are_refused() {
-        let config: Config = serde_json::from_str(r#"{"decision_wait":"5s"}"#).unwrap();
         assert_eq!(
-            config,
-            Config {
+            read("decision_wait: 5s"),
+            Some(Config {
                 decision_wait: Duration::from_secs(5),
                 ..Config::default()
-            }
+            })
         );
-        assert!(serde_json::from_str::<Config>(r#"{"decision_weight":"5s"}"#).is_err());
-        assert!(
-            Config {
-                confidence_floor: 1.5,
-                ..Config::default()
-            }
-            .validate()
-            .is_err()
+        assert_eq!(read(""), Some(Config::default()));
+        assert_eq!(
+            findings("{decision_weight: 5s}"),
+            ["decision_weight: unknown key, did you mean \"decision_wait\"?"]
         );
-        assert!(Config::default().validate().is_ok());
+    }
+
+    #[test]
+    fn values_that_cannot_work_are_refused() {
+        assert_eq!(
+            findings("{confidence_floor: 1.5, max_spans: 0}"),
+            [
+                "confidence_floor: must be between 0 and 1",
+                "max_spans: must be above 0"
+            ]
+        );
+        assert!(findings("{confidence_floor: 1, max_spans: 1}").is_empty());
     }
 }

@@ -23,7 +23,8 @@ const EXIT_LIMIT: Duration = Duration::from_mins(1);
 /// What to test.
 #[derive(Args)]
 pub struct Options {
-    /// Handed on to `cargo test`: options, a part of the tests' names, `--` and options of the tests.
+    /// Handed on to both runs of `cargo test`: a part of the tests' names, then `--` and options of
+    /// the test programs. An option of cargo needs a `--` before it.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     rest: Vec<String>,
 }

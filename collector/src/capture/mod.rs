@@ -4,6 +4,7 @@
 
 mod btf;
 mod decode;
+mod floor;
 mod loader;
 mod offsets;
 
@@ -11,4 +12,5 @@ pub use decode::{Direction, Event, Protocol, SocketEvent, Undecodable, decode};
 pub use ebpf_common::{
     Call, Capture as CaptureMode, ConnectionId, Counter, Flags, ProcessEvent, Role,
 };
+pub use floor::{Floor, Hook};
 pub use loader::{Capture, CaptureError, Losses, Options};

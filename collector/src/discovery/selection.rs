@@ -7,9 +7,10 @@ use super::sockets::Ports;
 use super::{Error, Process};
 use globset::{Glob, GlobMatcher};
 use serde::Deserialize;
-use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor, value};
+use serde::de::{self, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor, value};
 use std::collections::BTreeSet;
 use std::fmt;
+use std::marker::PhantomData;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
@@ -39,11 +40,11 @@ pub struct Rule {
     /// What happens to processes that match.
     pub action: Action,
     /// Process ids, of the initial pid namespace.
-    #[serde(default, deserialize_with = "one_or_many")]
+    #[serde(default, deserialize_with = "pids")]
     pub pid: Option<Vec<u32>>,
     /// Globs: on the whole path, or on the file name when there is no slash in it.
     /// Links are resolved; the name of the link matches too, up to 15 characters of it.
-    #[serde(default, deserialize_with = "one_or_many")]
+    #[serde(default, deserialize_with = "globs")]
     pub executable: Option<Vec<String>>,
     /// TCP ports that the process listens on: `80`, `"8000-8999"`, `"80,443"`.
     #[serde(default)]
@@ -52,7 +53,7 @@ pub struct Rule {
     #[serde(default)]
     pub peer_port: Option<PortSet>,
     /// Container ids: globs, or the first digits of one.
-    #[serde(default, deserialize_with = "one_or_many")]
+    #[serde(default, deserialize_with = "globs")]
     pub container: Option<Vec<String>>,
 }
 
@@ -439,22 +440,85 @@ impl<'de> Deserialize<'de> for Select {
     }
 }
 
-/// A single value stands for a list of one.
-fn one_or_many<'de, D, T>(deserializer: D) -> Result<Option<Vec<T>>, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Deserialize<'de>,
-{
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum OneOrMany<T> {
-        One(T),
-        Many(Vec<T>),
+fn pids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<u32>>, D::Error> {
+    let what = "a process id, or a list of them";
+    deserializer.deserialize_any(OneOrMany::<u32>::new(what))
+}
+
+fn globs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
+    let what = "a pattern such as \"nginx\" or \"/opt/**\", or a list of them";
+    let globs = deserializer.deserialize_any(OneOrMany::<GlobText>::new(what))?;
+    Ok(globs.map(|globs| globs.into_iter().map(|GlobText(text)| text).collect()))
+}
+
+/// The text of a glob that is known to be one.
+struct GlobText(String);
+
+impl<'de> Deserialize<'de> for GlobText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl Visitor<'_> for Text {
+            type Value = GlobText;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a pattern such as \"nginx\" or \"/opt/**\"")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<GlobText, E> {
+                match Glob::new(text) {
+                    Ok(_) => Ok(GlobText(text.to_owned())),
+                    Err(error) => Err(E::custom(format!("not a pattern: {}", error.kind()))),
+                }
+            }
+        }
+        deserializer.deserialize_str(Text)
     }
-    Ok(Option::deserialize(deserializer)?.map(|value| match value {
-        OneOrMany::One(one) => vec![one],
-        OneOrMany::Many(many) => many,
-    }))
+}
+
+/// A single value stands for a list of one.
+struct OneOrMany<T> {
+    what: &'static str,
+    items: PhantomData<T>,
+}
+
+impl<T> OneOrMany<T> {
+    fn new(what: &'static str) -> Self {
+        Self {
+            what,
+            items: PhantomData,
+        }
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for OneOrMany<T> {
+    type Value = Option<Vec<T>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.what)
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Self::Value, E> {
+        Ok(Some(vec![T::deserialize(number.into_deserializer())?]))
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Some(vec![T::deserialize(text.into_deserializer())?]))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Self::Value, A::Error> {
+        let items: Vec<T> = Vec::deserialize(value::SeqAccessDeserializer::new(list))?;
+        if items.is_empty() {
+            return Err(de::Error::custom(format!(
+                "an empty list matches nothing, expected {}",
+                self.what
+            )));
+        }
+        Ok(Some(items))
+    }
 }
 
 #[cfg(test)]

@@ -20,7 +20,12 @@ pub struct Ports {
 /// The socket lists of network namespaces, each read once. Make a new one for
 /// each round: it is a snapshot.
 #[derive(Debug, Default)]
-pub struct SocketTables(HashMap<u64, SocketTable>);
+pub struct SocketTables {
+    namespaces: HashMap<u64, SocketTable>,
+    /// Processes whose descriptors we may not list: their ports stay unknown until they listen
+    /// or connect anew.
+    pub denied: u64,
+}
 
 #[derive(Debug, Default, PartialEq, Eq)]
 struct SocketTable {
@@ -46,7 +51,10 @@ impl SocketTables {
             return Ok(ports);
         }
         let inodes = match entry.socket_inodes(MAX_DESCRIPTORS) {
-            Err(Error::Denied { .. }) => return Ok(ports),
+            Err(Error::Denied { .. }) => {
+                self.denied += 1;
+                return Ok(ports);
+            }
             inodes => inodes?,
         };
         if inodes.is_empty() {
@@ -55,7 +63,7 @@ impl SocketTables {
         let Some(namespace) = entry.namespace("ns/net")? else {
             return Ok(ports);
         };
-        let table = match self.0.entry(namespace) {
+        let table = match self.namespaces.entry(namespace) {
             Slot::Occupied(slot) => slot.into_mut(),
             Slot::Vacant(slot) => slot.insert(SocketTable::read(entry)?),
         };

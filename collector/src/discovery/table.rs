@@ -323,8 +323,10 @@ impl Table {
         let process = entry.process(needs)?;
         let ports = match ports {
             Some(ports) => ports,
+            None if process.kernel_thread => Ports::default(),
             None => self.mentioned(round.sockets.ports(&entry, needs)?),
         };
+        self.counts.denied += std::mem::take(&mut round.sockets.denied);
         let same = self
             .known
             .get(&pid)

@@ -75,8 +75,10 @@ pub(super) struct Exchange {
     answering: Option<(Request, Response)>,
     /// Bytes were missing, and no later request has been answered yet.
     resuming: bool,
-    /// Requests were seen to be sent while others, sent by an earlier call, were open.
+    /// A request was sent before the response to one of an earlier call had begun.
     overlapping: bool,
+    /// The newest request's mark.
+    newest: Option<Mark>,
     last_activity_ns: u64,
     /// Requests that began since the caller looked.
     pub(super) begun: Vec<Begun>,
@@ -95,6 +97,7 @@ impl Exchange {
             answering: None,
             resuming: false,
             overlapping: false,
+            newest: None,
             last_activity_ns: 0,
             begun: Vec::new(),
             finished: Vec::new(),
@@ -109,8 +112,8 @@ impl Exchange {
         answering.or_else(|| self.open.front().map(|request| request.offset))
     }
 
-    /// Offset of the request that was sent last.
-    pub(super) fn newest(&self) -> Option<u64> {
+    /// Offset of the request that was sent last, if it is open.
+    pub(super) fn last_open(&self) -> Option<u64> {
         self.open.back().map(|request| request.offset)
     }
 
@@ -144,11 +147,11 @@ impl Exchange {
 
     fn request(&mut self, message: Message, offset: u64, first: Mark) {
         let silent = first.exit_ns.saturating_sub(self.last_activity_ns) >= SILENCE_NS;
-        let earlier = self
-            .open
-            .back()
-            .is_some_and(|open| open.first.exit_ns != first.exit_ns);
-        self.overlapping |= earlier && self.pairing == Pairing::InOrder;
+        let unanswered = self.newest.is_some_and(|newest| {
+            newest.exit_ns != first.exit_ns && newest.other_offset == first.other_offset
+        });
+        self.overlapping |= unanswered && self.pairing == Pairing::InOrder;
+        self.newest = Some(first);
         if self.resuming && self.overlapping && !silent {
             self.dropped.push(Unpaired::Doubtful);
             return;
@@ -274,11 +277,31 @@ impl Sink for Exchange {
         self.last_activity_ns = last.exit_ns;
     }
 
-    fn gap(&mut self, flow: Flow, _until: u64, at: Mark) {
+    fn gap(&mut self, flow: Flow, until: u64, at: Mark) {
         self.resuming = true;
-        if flow == Flow::Response {
-            self.cut_answer(at);
-            self.close(Unpaired::ResponseLost, Some(at));
+        if flow == Flow::Request {
+            return;
+        }
+        self.cut_answer(at);
+        if self.overlapping {
+            return self.close(Unpaired::ResponseLost, Some(at));
+        }
+        // What was sent later is answered later; what was sent before may have been
+        // answered in the gap.
+        for request in std::mem::take(&mut self.open) {
+            if request.first.other_offset >= until {
+                self.open.push_back(Request {
+                    after_gap: true,
+                    ..request
+                });
+            } else {
+                self.finished.push(Finished {
+                    request,
+                    response: None,
+                    unpaired: Some(Unpaired::ResponseLost),
+                    last: at,
+                });
+            }
         }
     }
 }

@@ -6,6 +6,8 @@
 mod build;
 mod counts;
 mod exchange;
+#[cfg(test)]
+mod tests;
 mod threads;
 mod tracker;
 

@@ -4,6 +4,7 @@
 //! read belongs to what it read. So a request that it writes is marked with the
 //! span whose message it read last, and with the request that it is serving.
 
+use crate::capture::ConnectionId;
 use span_model::SpanId;
 use std::collections::{HashMap, HashSet};
 
@@ -14,6 +15,7 @@ const MAX_THREADS: usize = 65_536;
 #[derive(Clone, Copy, Debug, Default)]
 struct Thread {
     last_read: Option<SpanId>,
+    last_connection: ConnectionId,
     serving: Option<SpanId>,
 }
 
@@ -27,12 +29,13 @@ pub(super) struct Threads {
 
 impl Threads {
     /// The thread read bytes of this span's message; None: of something unknown.
-    pub(super) fn read(&mut self, tid: u32, of: Option<SpanId>) {
+    pub(super) fn read(&mut self, tid: u32, from: ConnectionId, of: Option<SpanId>) {
         if self.by_tid.len() >= MAX_THREADS && !self.by_tid.contains_key(&tid) {
             self.by_tid.clear();
         }
         let thread = self.by_tid.entry(tid).or_default();
         thread.last_read = of;
+        thread.last_connection = from;
         if let Some(server) = of.filter(|span| self.open.contains(span)) {
             thread.serving = Some(server);
         }
@@ -41,6 +44,12 @@ impl Threads {
     /// What the thread read last.
     pub(super) fn last_read(&self, tid: u32) -> Option<SpanId> {
         self.by_tid.get(&tid).and_then(|thread| thread.last_read)
+    }
+
+    /// The thread's last read was on this connection.
+    pub(super) fn read_from(&self, tid: u32, connection: ConnectionId) -> bool {
+        let thread = self.by_tid.get(&tid);
+        thread.is_some_and(|thread| thread.last_connection == connection)
     }
 
     /// The request that the thread read last, if it is not answered yet.

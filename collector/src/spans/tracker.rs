@@ -190,7 +190,7 @@ impl Tracker {
         let local = event.local.map_or(0, |local| local.port());
         self.counts.datagram(port.min(local));
         if event.direction == Direction::Read {
-            self.threads.read(event.tid, None);
+            self.threads.read(event.tid, event.connection_id(), None);
         }
     }
 
@@ -237,7 +237,7 @@ impl Tracker {
         tracked.collect(&mut self.threads, &mut self.counts, world, out);
         if event.direction == Direction::Read && !event.has(Flags::END) {
             let cause = tracked.cause_of_read();
-            self.threads.read(event.tid, cause);
+            self.threads.read(event.tid, id, cause);
         }
         if let Some(reason) = tracked.connection.ignored().filter(|_| ignored.is_none()) {
             self.counts
@@ -309,6 +309,7 @@ impl Threads {
             other_offset: event.other_offset,
             after: self.last_read(event.tid).filter(|_| writing),
             serving: self.serving(event.tid).filter(|_| writing),
+            same_connection: writing && self.read_from(event.tid, event.connection_id()),
         }
     }
 }
@@ -437,6 +438,7 @@ impl Tracked {
             SpanKind::Server => facts.caller = Some(key.client_span_id()),
             SpanKind::Client => {
                 facts.after = request.first.after;
+                facts.freed = request.first.same_connection && facts.after.is_some();
                 facts.serving = request.first.serving;
                 facts.connected_after = self.connected_after.filter(|_| request.offset == 0);
             }
@@ -451,7 +453,7 @@ impl Tracked {
         let request = match kind {
             SpanKind::Server => unparsed
                 .or(self.exchange.touched)
-                .or(self.exchange.newest()),
+                .or(self.exchange.last_open()),
             SpanKind::Client => unparsed
                 .and(self.exchange.awaited())
                 .or(self.exchange.touched)

@@ -187,6 +187,8 @@ impl Connection {
         if self.ignored().is_some() {
             return;
         }
+        self.half_mut(opposite(direction))
+            .stood_at(piece.mark.other_offset);
         if self.must_wait(direction, piece) {
             self.half_mut(direction).hold(piece);
         } else {
@@ -195,44 +197,80 @@ impl Connection {
         self.release(piece.mark.exit_ns, sink);
     }
 
-    /// Lets pieces go on that have waited long enough. `now` is `CLOCK_MONOTONIC` ns.
+    /// Lets pieces go on that are in order now, or have waited long enough; those of
+    /// both directions in the order of their time. `now` is `CLOCK_MONOTONIC` ns.
     pub fn release(&mut self, now_ns: u64, sink: &mut impl Sink) {
-        for direction in [Direction::Read, Direction::Write] {
-            loop {
-                let Some((oldest, count)) = self.half(direction).waiting() else {
-                    break;
-                };
-                let force = now_ns.saturating_sub(oldest) >= self.limits.hold_ns
-                    || count > self.limits.held_pieces
-                    || self.memory() > self.limits.direction_bytes;
-                let blocked = self.held_response_waits(direction) && !force;
-                let half = self.half_mut(direction);
-                if blocked {
-                    break;
-                }
-                let Some((offset, total_len, bytes, mark)) = half.take_held(force) else {
-                    break;
-                };
-                let piece = Piece {
-                    offset,
-                    total_len,
-                    bytes: &bytes,
-                    mark,
-                };
-                self.accept(direction, &piece, sink);
-            }
+        while let Some(first) = self.earliest_held() {
+            let force = self.waited_enough(now_ns);
+            let second = opposite(first);
+            let next = if self.is_ready(first) || force {
+                first
+            } else if self.held_response_waits(first) && self.is_ready(second) {
+                second
+            } else {
+                break;
+            };
+            let Some((offset, total_len, bytes, mark)) = self.half_mut(next).take_held() else {
+                break;
+            };
+            let piece = Piece {
+                offset,
+                total_len,
+                bytes: &bytes,
+                mark,
+            };
+            self.accept(next, &piece, sink);
         }
+    }
+
+    /// The direction whose first held piece is older.
+    fn earliest_held(&self) -> Option<Direction> {
+        let read = self
+            .read
+            .first_held()
+            .map(|(_, mark)| (mark.exit_ns, Direction::Read));
+        let write = self
+            .write
+            .first_held()
+            .map(|(_, mark)| (mark.exit_ns, Direction::Write));
+        let earliest = match (read, write) {
+            (Some(read), Some(write)) => Some(if write.0 < read.0 { write } else { read }),
+            (one, other) => one.or(other),
+        };
+        earliest.map(|(_, direction)| direction)
+    }
+
+    fn waited_enough(&self, now_ns: u64) -> bool {
+        let halves = [&self.read, &self.write];
+        let pieces: usize = halves.iter().map(|half| half.held_pieces()).sum();
+        let oldest = halves
+            .iter()
+            .filter_map(|half| half.first_held())
+            .map(|(_, mark)| mark.exit_ns);
+        let waited = oldest
+            .min()
+            .is_some_and(|oldest| now_ns.saturating_sub(oldest) >= self.limits.hold_ns);
+        waited || pieces > self.limits.held_pieces || self.memory() > self.limits.direction_bytes
+    }
+
+    /// The first held piece of this direction has nothing more to wait for.
+    fn is_ready(&self, direction: Direction) -> bool {
+        let half = self.half(direction);
+        let in_order = half
+            .first_held()
+            .is_some_and(|(offset, _)| half.next().is_none_or(|next| offset <= next));
+        in_order && !self.held_response_waits(direction)
     }
 
     /// Lets every waiting piece go and ends both directions.
     pub fn finish(&mut self, sink: &mut impl Sink) {
-        self.release(u64::MAX, sink);
         self.end(Direction::Read, None, sink);
         self.end(Direction::Write, None, sink);
     }
 
     /// A direction will carry no more bytes.
     pub fn end(&mut self, direction: Direction, at: Option<Mark>, sink: &mut impl Sink) {
+        self.release(u64::MAX, sink);
         let half = self.half_mut(direction);
         if std::mem::replace(&mut half.ended, true) {
             return;
@@ -249,18 +287,20 @@ impl Connection {
         }
     }
 
-    /// A piece waits for the bytes before it, and a response for its request.
+    /// A piece waits for the bytes before it, a response for its request, and all for
+    /// what waits already: what came later must not overtake it.
     fn must_wait(&self, direction: Direction, piece: &Piece<'_>) -> bool {
-        let half = self.half(direction);
-        let early = half.next().is_some_and(|next| piece.offset > next);
-        let waiting_already = half.waiting().is_some();
+        let early = self
+            .half(direction)
+            .next()
+            .is_some_and(|next| piece.offset > next);
+        let waiting_already = self.earliest_held().is_some();
         early || waiting_already || self.request_is_late(direction, piece.mark.other_offset)
     }
 
     fn held_response_waits(&self, direction: Direction) -> bool {
-        let half = self.half(direction);
-        half.first_held_needs()
-            .is_some_and(|needs| self.request_is_late(direction, needs))
+        let held = self.half(direction).first_held();
+        held.is_some_and(|(_, mark)| self.request_is_late(direction, mark.other_offset))
     }
 
     /// True for a response read before its request's record came: records of two
@@ -273,14 +313,7 @@ impl Connection {
     }
 
     fn accept(&mut self, direction: Direction, piece: &Piece<'_>, sink: &mut impl Sink) {
-        let half = self.half_mut(direction);
-        let next = match half.next() {
-            Some(next) => next,
-            None => {
-                half.restart(piece.offset);
-                piece.offset
-            }
-        };
+        let next = self.half_mut(direction).start(piece.offset);
         if piece.offset > next {
             self.lose(direction, piece.offset, piece.mark, sink);
         }

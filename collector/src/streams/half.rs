@@ -25,6 +25,8 @@ pub struct Mark {
     pub after: Option<SpanId>,
     /// Writes: which request the thread was serving (`LinkFacts::serving`).
     pub serving: Option<SpanId>,
+    /// Writes: the thread's last read was on this connection too.
+    pub same_connection: bool,
 }
 
 /// A message of a system call, as a part of one direction of the stream.
@@ -53,6 +55,7 @@ struct Held {
 pub(super) struct Half {
     /// Offset of the byte that comes next; None before the first piece.
     next: Option<u64>,
+    expected: Option<u64>,
     /// Bytes before `next` that the parser has not taken.
     unread: Vec<u8>,
     /// Offset of the first byte that the parser has not taken.
@@ -73,9 +76,29 @@ pub(super) struct Half {
 const MAX_MARKS: usize = 64;
 
 impl Half {
-    /// Offset after the last byte that arrived in order.
+    /// Offset after the last byte that arrived in order; before the first piece, where
+    /// the other direction's first call says that this one stood.
     pub(super) fn next(&self) -> Option<u64> {
-        self.next
+        self.next.or(self.expected)
+    }
+
+    /// A call in the other direction says that this one stands at `offset`. A thread may
+    /// have looked late, so it counts only until the first piece shows otherwise.
+    pub(super) fn stood_at(&mut self, offset: u64) {
+        if self.next.is_none() {
+            self.expected.get_or_insert(offset);
+        }
+    }
+
+    /// Starts with a first piece at `offset`, or earlier if bytes are missing before it.
+    pub(super) fn start(&mut self, offset: u64) -> u64 {
+        if self.next.is_none() {
+            let start = self
+                .expected
+                .map_or(offset, |expected| expected.min(offset));
+            self.restart(start);
+        }
+        self.next.unwrap_or(offset)
     }
 
     /// Offset of the first byte that the parser has not taken.
@@ -106,28 +129,23 @@ impl Half {
         }
     }
 
-    /// When the longest-waiting piece came, and how many wait.
-    pub(super) fn waiting(&self) -> Option<(u64, usize)> {
-        let oldest = self.held.values().map(|held| held.mark.exit_ns).min()?;
-        Some((oldest, self.held.len()))
+    /// Offset and mark of the first piece that waits.
+    pub(super) fn first_held(&self) -> Option<(u64, Mark)> {
+        self.held
+            .first_key_value()
+            .map(|(offset, held)| (*offset, held.mark))
     }
 
-    /// Takes the first held piece if it is in order now, or in any case with `force`.
-    pub(super) fn take_held(&mut self, force: bool) -> Option<(u64, u64, Vec<u8>, Mark)> {
-        let (&offset, _) = self.held.first_key_value()?;
-        if !force && self.next.is_some_and(|next| offset > next) {
-            return None;
-        }
+    /// How many pieces wait.
+    pub(super) fn held_pieces(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Takes the first piece that waits.
+    pub(super) fn take_held(&mut self) -> Option<(u64, u64, Vec<u8>, Mark)> {
         let (offset, held) = self.held.pop_first()?;
         self.held_bytes -= held.bytes.len();
         Some((offset, held.total_len, held.bytes, held.mark))
-    }
-
-    /// Where the other direction stood when the first held piece came.
-    pub(super) fn first_held_needs(&self) -> Option<u64> {
-        self.held
-            .first_key_value()
-            .map(|(_, held)| held.mark.other_offset)
     }
 
     /// Starts, or starts again behind a gap, at `offset`: nothing unread remains.

@@ -19,6 +19,7 @@ pub const FACT_PREFIX: &str = "deeptrace.fact.";
 const CALLER: &str = "deeptrace.fact.caller";
 const AFTER: &str = "deeptrace.fact.after";
 const CONNECTED_AFTER: &str = "deeptrace.fact.connected_after";
+const FREED: &str = "deeptrace.fact.freed";
 const SERVING: &str = "deeptrace.fact.serving";
 const TRACE: &str = "deeptrace.fact.trace";
 const PARENT: &str = "deeptrace.fact.parent";
@@ -48,6 +49,9 @@ pub struct LinkFacts {
     /// read; a client span: its response was read. None: nothing was read, or
     /// what was read last belongs to no span.
     pub after: Option<SpanId>,
+    /// Client spans: `after` names a response that was read on the connection this request
+    /// was then written on. A pool may have given the connection to whoever waited in line.
+    pub freed: bool,
     /// Client spans that are the first on their connection: the same at the time of `connect`.
     pub connected_after: Option<SpanId>,
     /// Client spans: the server span whose request the writing thread read last and has not answered.
@@ -106,6 +110,9 @@ impl LinkFacts {
                 put(key, id.to_string().into());
             }
         }
+        if self.freed {
+            put(FREED, true.into());
+        }
         if let Some(context) = &self.context {
             put(TRACE, context.trace_id.to_string().into());
             if let Some(parent) = context.parent_span_id {
@@ -140,9 +147,10 @@ impl LinkFacts {
             (CALLER, FactValue::Str(text)) => self.caller = SpanId::from_hex(text),
             (AFTER, FactValue::Str(text)) => self.after = SpanId::from_hex(text),
             (CONNECTED_AFTER, FactValue::Str(text)) => {
-                self.connected_after = SpanId::from_hex(text)
+                self.connected_after = SpanId::from_hex(text);
             }
             (SERVING, FactValue::Str(text)) => self.serving = SpanId::from_hex(text),
+            (FREED, FactValue::Bool(freed)) => self.freed = freed,
             (TRACE, FactValue::Str(text)) => {
                 let Some(trace_id) = TraceId::from_hex(text) else {
                     return false;
@@ -170,10 +178,10 @@ impl LinkFacts {
                 self.tokens.push(token);
             }
             (REQUEST_TID, FactValue::Int(tid)) => {
-                self.request_tid = u32::try_from(tid).unwrap_or(0)
+                self.request_tid = u32::try_from(tid).unwrap_or(0);
             }
             (RESPONSE_TID, FactValue::Int(tid)) => {
-                self.response_tid = u32::try_from(tid).unwrap_or(0)
+                self.response_tid = u32::try_from(tid).unwrap_or(0);
             }
             _ => return false,
         }
@@ -201,6 +209,7 @@ mod tests {
         let facts = LinkFacts {
             caller: Some(SpanId::from_hash(1)),
             after: Some(SpanId::from_hash(2)),
+            freed: true,
             connected_after: Some(SpanId::from_hash(3)),
             serving: Some(SpanId::from_hash(4)),
             context: Some(WireContext {

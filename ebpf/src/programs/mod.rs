@@ -1,5 +1,6 @@
 //! One file per hook family.
 
+mod floor;
 mod messages;
 mod processes;
 mod sys_exit;

@@ -55,7 +55,9 @@ fn try_fork(parent: u64, child: u64) -> Result<(), Counter> {
     }
     // From here on, so that the child's first message is not missed.
     let target = Target { traced: 1 };
-    TARGETS.insert(child_tgid, &target, 0).map_err(|_| Counter::TargetsFull)?;
+    TARGETS
+        .insert(child_tgid, &target, 0)
+        .map_err(|_| Counter::TargetsFull)?;
     report(ProcessEvent::Fork, parent_tgid, child_tgid)
 }
 

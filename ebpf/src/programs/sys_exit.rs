@@ -38,7 +38,11 @@ fn try_sys_exit(ctx: &RawTracePointContext) -> Result<(), Counter> {
     }
     let (tgid, tid) = traced_task()?;
     if is_compat()? {
-        return if entry & COMPAT_CALL != 0 { Err(Counter::Compat) } else { Ok(()) };
+        return if entry & COMPAT_CALL != 0 {
+            Err(Counter::Compat)
+        } else {
+            Ok(())
+        };
     }
     let call = entry & !COMPAT_CALL;
     if call == 0 {
@@ -146,7 +150,11 @@ fn try_connection(
     if result < 0 && !(connecting && result == -EINPROGRESS) {
         return Err(Counter::CallFailed);
     }
-    let fd = if connecting { regs.arg(0)? as i32 } else { result as i32 };
+    let fd = if connecting {
+        regs.arg(0)? as i32
+    } else {
+        result as i32
+    };
     let sock = sock_of_fd(fd)?;
     let scratch = scratch()?;
     let record = &mut scratch.record;

@@ -32,9 +32,7 @@ fn try_tcp_state(ctx: &RawTracePointContext) -> Result<(), Counter> {
     let sock: u64 = ctx.arg(0);
     let state: u64 = ctx.arg::<i32>(2) as u64;
     match state {
-        TCP_LISTEN => {
-            report(ProcessEvent::Listen, local_port(sock)?)
-        }
+        TCP_LISTEN => report(ProcessEvent::Listen, local_port(sock)?),
         TCP_SYN_SENT if settings().report_connects != 0 => {
             let port: u16 = read(sock, offsets().sock_dport)?;
             report(ProcessEvent::Connect, u16::from_be(port))

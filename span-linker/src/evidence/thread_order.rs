@@ -11,9 +11,11 @@
 //!   the response may be anybody's by then;
 //! - one system call read messages that belong to different requests.
 //!
+//! It is weak if the call went out on the very connection that the read freed,
+//! and the thread had other requests that may have stood in line for it.
+//!
 //! It is wrong when a write waited for something that is not a read on its
-//! thread: a timer, a lock, a free connection in a pool. Such processes show up
-//! in the window's `Trust`.
+//! thread: a timer, a lock. Such processes show up in the window's `Trust`.
 
 use super::{Claim, Rung, span_claim};
 use crate::window::Window;
@@ -22,6 +24,9 @@ use crate::window::link::Method;
 use span_model::SpanId;
 
 pub struct ThreadOrder;
+
+/// The connection was freed by the read, and others may have waited for it.
+const WAITED: f32 = 0.5;
 
 /// By itself: nothing contradicts it, and nothing supports it.
 const ALONE: f32 = 0.9;
@@ -48,13 +53,23 @@ impl Rung for ThreadOrder {
         let request = request?;
         // `read` itself must lead there, not only what was read along with it.
         server_of(window, read.id, child.start_ns)?;
-        let confidence = if stays_on_thread(request, child) {
+        let confidence = if may_have_waited(window, child) {
+            WAITED
+        } else if stays_on_thread(request, child) {
             ALONE
         } else {
             MOVED
         };
         (request.process == child.process).then(|| span_claim(request.id, confidence))
     }
+}
+
+/// The call went out on a connection that a response had just freed, while the thread had
+/// several requests to serve: it may be of any of them that stood in line for a connection.
+fn may_have_waited(window: &Window, child: &Entry) -> bool {
+    let tid = child.facts.request_tid;
+    let open = window.open_on_thread(child.process, tid, child.start_ns);
+    child.facts.freed && open.take(2).count() > 1
 }
 
 /// Spans whose own parents must be decided before this one's: those it may get its parent from.

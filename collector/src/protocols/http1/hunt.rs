@@ -68,8 +68,7 @@ fn start_of_request(line: &[u8], whole: bool) -> Option<usize> {
     }
     let method = KNOWN_METHODS
         .iter()
-        .filter(|method| before.ends_with(method.as_bytes()))
-        .max_by_key(|method| method.len())?;
+        .find(|method| before.ends_with(method.as_bytes()))?;
     Some(before.len() - method.len())
 }
 

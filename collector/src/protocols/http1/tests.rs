@@ -437,6 +437,7 @@ fn urls_are_built_from_every_form_of_target() {
         assert_eq!(client["url.full"], full, "{head}");
         assert_eq!(server.get("url.path").map(String::as_str), path, "{head}");
         assert_eq!(client["server.address"], address, "{head}");
+        assert_eq!(server["server.address"], address, "{head}");
         assert_eq!(
             client.get("server.port").map(String::as_str),
             port,

@@ -221,6 +221,21 @@ fn subscriptions_are_answered_once_and_messages_answer_nothing() {
 }
 
 #[test]
+fn pipelined_subscriptions_are_each_answered_by_their_first_confirmation() {
+    let commands = [
+        command(&["SUBSCRIBE", "a", "b"]),
+        command(&["SUBSCRIBE", "c"]),
+    ]
+    .concat();
+    let confirmed =
+        |channel: char, count| format!("*3\r\n$9\r\nsubscribe\r\n$1\r\n{channel}\r\n:{count}\r\n");
+    let replies = [confirmed('a', 1), confirmed('b', 2), confirmed('c', 3)].concat();
+    let seen = play(&Redis, &[('>', &commands), ('<', replies.as_bytes())]);
+    assert_eq!(story(&seen)[2..], ["response", "interim", "response"]);
+    assert_eq!(seen[4].answers, Some(1));
+}
+
+#[test]
 fn a_list_that_looks_like_a_message_is_an_answer_all_the_same() {
     let list = b"*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\nb\r\n".as_slice();
     let get = command(&["LRANGE", "l", "0", "2"]);

@@ -360,7 +360,11 @@ impl<'de> de::MapAccess<'de> for Pairs<'_, '_> {
             {
                 self.value = Some(entry);
                 let key: StrDeserializer<'_, DecodeError> = entry.key.as_str().into_deserializer();
-                return seed.deserialize(key).map(Some);
+                return seed.deserialize(key).map(Some).map_err(|mut error| {
+                    let path = super::join(self.reader.path, &entry.key);
+                    error.at.get_or_insert((path, entry.key_place.clone()));
+                    error
+                });
             }
         }
         Ok(None)

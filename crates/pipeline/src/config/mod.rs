@@ -1,10 +1,12 @@
 //! YAML in, typed settings out: everything wrong with a file is found at once.
 //!
-//! text -> [`node`] tree with lines -> [`expand`]ed -> [`decode`]d per component -> references checked.
+//! text -> [`node`] tree with lines -> [`merge`]d with those of other files -> [`expand`]ed ->
+//! [`decode`]d per component -> references checked.
 
 mod decode;
 pub mod duration;
 mod expand;
+mod merge;
 pub mod node;
 pub mod report;
 mod scalar;
@@ -28,6 +30,8 @@ use std::time::Duration;
 
 /// Bytes a configuration file may have.
 const MAX_FILE_BYTES: u64 = 4 << 20;
+/// Files that one configuration may be made of.
+const MAX_FILES: usize = 100;
 const ROOTS: &[&str] = &[
     "receivers",
     "processors",
@@ -110,30 +114,59 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads a file with the environment of this process.
-    pub fn load(path: &Path, factories: &Factories) -> Result<Self, ConfigError> {
-        let name = path.display().to_string();
-        let text =
-            read_file(path).map_err(|error| ConfigError::whole(&name, &error.to_string()))?;
-        Self::parse(&name, &text, factories, &|variable| {
-            std::env::var(variable).ok()
-        })
+    /// Reads files with the environment of this process; later ones are laid over earlier ones.
+    pub fn load<P: AsRef<Path>>(paths: &[P], factories: &Factories) -> Result<Self, ConfigError> {
+        let mut report = Report::default();
+        let mut files = Vec::new();
+        for path in paths.iter().map(AsRef::as_ref).take(MAX_FILES) {
+            let name = path.display().to_string();
+            match read_file(path) {
+                Ok(text) => files.push((name, text)),
+                Err(error) => report.error(&Place::whole(&name), "", error.to_string()),
+            }
+        }
+        if let Some(path) = paths.get(MAX_FILES) {
+            let place = Place::whole(&path.as_ref().display().to_string());
+            report.error(&place, "", format!("more than {MAX_FILES} files"));
+        }
+        let lookup = |variable: &str| std::env::var(variable).ok();
+        Self::read(&files, factories, &lookup, report)
     }
 
-    /// Reads a text; `name` stands for the file in messages.
+    /// Reads texts; each has the name that stands for its file in messages.
     pub fn parse(
-        name: &str,
-        text: &str,
+        files: &[(&str, &str)],
         factories: &Factories,
         env: Lookup<'_>,
     ) -> Result<Self, ConfigError> {
-        let mut report = Report::default();
-        let config = node::parse(name, text, &mut report).and_then(|mut root| {
+        Self::read(files, factories, env, Report::default())
+    }
+
+    fn read<S: AsRef<str>>(
+        files: &[(S, S)],
+        factories: &Factories,
+        env: Lookup<'_>,
+        mut report: Report,
+    ) -> Result<Self, ConfigError> {
+        let mut root: Option<Node> = None;
+        for (name, text) in files {
+            if let Some(node) = node::parse(name.as_ref(), text.as_ref(), &mut report) {
+                root = Some(match root {
+                    None => node,
+                    Some(base) => merge::lay_over(base, node, &mut report),
+                });
+            }
+        }
+        // A file that is not there or no YAML makes the rest look wrong where it is not.
+        if !report.errors.is_empty() {
+            root = None;
+        }
+        let config = root.and_then(|mut root| {
             expand::expand(&mut root, env, &mut report);
             build(&root, factories, &mut report)
         });
         let warnings = report.finish()?;
-        let config = config.ok_or_else(|| ConfigError::whole(name, "unusable"))?;
+        let config = config.ok_or_else(ConfigError::nothing)?;
         Ok(Self { warnings, ..config })
     }
 }

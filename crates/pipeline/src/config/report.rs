@@ -12,6 +12,16 @@ pub struct Place {
     pub line: usize,
 }
 
+impl Place {
+    /// A file as a whole.
+    pub(super) fn whole(file: &str) -> Self {
+        Self {
+            file: Arc::from(file),
+            line: 0,
+        }
+    }
+}
+
 /// One thing that is wrong, or (as a warning) only old.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Finding {
@@ -45,16 +55,12 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    /// For a file that cannot be read at all.
-    pub(super) fn whole(file: &str, message: &str) -> Self {
-        let place = Place {
-            file: Arc::from(file),
-            line: 0,
-        };
+    /// When there is nothing to read.
+    pub(super) fn nothing() -> Self {
         let finding = Finding {
-            place,
+            place: Place::whole("configuration"),
             path: String::new(),
-            message: message.to_owned(),
+            message: "no file is given".to_owned(),
         };
         Self {
             findings: vec![finding],

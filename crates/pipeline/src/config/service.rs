@@ -7,6 +7,7 @@ use crate::component::Check;
 use crate::telemetry::TelemetrySettings;
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 /// One pipeline of the configuration.
@@ -20,6 +21,21 @@ pub struct Pipeline {
     pub processors: Vec<ComponentId>,
     /// Where each of them goes, at least one.
     pub exporters: Vec<ComponentId>,
+}
+
+/// `traces: ebpf -> span_linker -> debug, otlp_grpc`
+impl fmt::Display for Pipeline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let listed = |ids: &[ComponentId]| {
+            let ids: Vec<&str> = ids.iter().map(ComponentId::as_str).collect();
+            ids.join(", ")
+        };
+        write!(f, "{}: {}", self.id, listed(&self.receivers))?;
+        for processor in &self.processors {
+            write!(f, " -> {processor}")?;
+        }
+        write!(f, " -> {}", listed(&self.exporters))
+    }
 }
 
 /// The section, read.

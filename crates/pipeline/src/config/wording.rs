@@ -50,6 +50,11 @@ impl de::Error for DecodeError {
         }
     }
 
+    fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
+        let hint = did_you_mean(field, expected.iter().copied());
+        Self::custom(format!("unknown key{hint}"))
+    }
+
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
         let hint = did_you_mean(variant, expected.iter().copied());
         Self::custom(format!(

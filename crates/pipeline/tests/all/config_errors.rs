@@ -19,7 +19,7 @@ fn every_error_names_its_place_and_what_would_be_right() {
         {
             let name = path.file_name().unwrap().to_str().unwrap();
             let text = std::fs::read_to_string(&path).unwrap();
-            let error = Config::parse(name, &text, &FACTORIES, &|_| None).unwrap_err();
+            let error = Config::parse(&[(name, &text)], &FACTORIES, &|_| None).unwrap_err();
             let expected_path = path.with_extension("txt");
             if std::env::var_os("UPDATE_EXPECTED").is_some() {
                 std::fs::write(&expected_path, format!("{error}\n")).unwrap();
@@ -33,12 +33,19 @@ fn every_error_names_its_place_and_what_would_be_right() {
 }
 
 #[test]
-fn a_file_that_is_not_there_is_named() {
-    let error = Config::load(Path::new("/no/such.yaml"), &FACTORIES).unwrap_err();
+fn every_file_that_cannot_be_read_is_named() {
+    let error = Config::load(&["/no/such.yaml", "/", "/no/other.yaml"], &FACTORIES).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "/no/such.yaml: No such file or directory (os error 2)"
+        "/: Is a directory (os error 21)\n\
+         /no/other.yaml: No such file or directory (os error 2)\n\
+         /no/such.yaml: No such file or directory (os error 2)"
     );
+    let many = vec!["/dev/null"; 101];
+    let error = Config::load(&many, &FACTORIES).unwrap_err();
+    assert_eq!(error.to_string(), "/dev/null: more than 100 files");
+    let error = Config::load::<&Path>(&[], &FACTORIES).unwrap_err();
+    assert_eq!(error.to_string(), "configuration: no file is given");
 }
 
 const GOOD: &str = "
@@ -71,13 +78,13 @@ fn env(name: &str) -> Option<String> {
 #[test]
 fn references_anchors_and_old_names_work() {
     let text = GOOD.replace("x: &retry", "extensions: &retry");
-    let error = Config::parse("good.yaml", &text, &FACTORIES, &env).unwrap_err();
+    let error = Config::parse(&[("good.yaml", &text)], &FACTORIES, &env).unwrap_err();
     assert!(error.to_string().contains("unknown type"), "{error}");
 
     let text = GOOD
         .replace("x: &retry {max_elapsed_time: 0}\n", "")
         .replace("<<: *retry", "max_elapsed_time: 0");
-    let config = Config::parse("good.yaml", &text, &FACTORIES, &env).unwrap();
+    let config = Config::parse(&[("good.yaml", &text)], &FACTORIES, &env).unwrap();
     let warnings: Vec<String> = config.warnings.iter().map(ToString::to_string).collect();
     assert_eq!(
         warnings,
@@ -114,7 +121,7 @@ fn a_variable_that_is_not_set_is_a_warning_and_reads_as_nothing() {
     let text = "receivers: {feed: {batches: 1}}\nexporters: {debug: {verbosity: basic, trace_idle: 1s}}\n\
         service: {telemetry: {logs: {level: \"${env:LEVEL:-debug}\"}}, pipelines: \
         {traces: {receivers: [\"${env:WHICH:-feed}\"], processors: \"${env:NONE}\", exporters: [debug]}}}";
-    let config = Config::parse("x.yaml", text, &FACTORIES, &|_| None).unwrap();
+    let config = Config::parse(&[("x.yaml", text)], &FACTORIES, &|_| None).unwrap();
     assert_eq!(config.telemetry.logs.level, "debug");
     let expected = "x.yaml:3: service::pipelines::traces::processors: \
         environment variable NONE is not set and has no default, read as empty";

@@ -185,7 +185,7 @@ pub fn one_pipeline(receiver: &str, processors: &str, exporter: &str, exporter_i
 }
 
 pub fn config(yaml: &str) -> Config {
-    Config::parse("test.yaml", yaml, &FACTORIES, &|_| None).unwrap()
+    Config::parse(&[("test.yaml", yaml)], &FACTORIES, &|_| None).unwrap()
 }
 
 pub fn service(yaml: &str, metrics: &Metrics) -> Service {

@@ -1,8 +1,6 @@
 //! How a call finds the request that it was made for.
 
-mod scene;
-
-use scene::{Seen, Stage, client, finished, id, link, server};
+use crate::scene::{Seen, Stage, client, finished, id, link, server};
 use span_linker::Config;
 
 #[test]
@@ -23,6 +21,25 @@ fn an_event_loop_that_interleaves_requests_keeps_them_apart() {
     }
     linked.assert_same_trace(&[1, 11, 21]);
     linked.assert_same_trace(&[2, 12, 22]);
+}
+
+#[test]
+fn a_call_that_may_have_stood_in_line_for_a_connection_is_not_guessed() {
+    // One pooled connection: 12 goes out on it as soon as 11's response has freed it.
+    let linked = link(&[
+        server(1, 1, 0..1000).tid(5),
+        server(2, 1, 20..900).tid(5),
+        client(11, 1, 10..100).after(1).serving(1).tid(5),
+        client(12, 1, 110..200).after(11).freed().serving(2).tid(5),
+    ]);
+    linked.assert_unlinked(12, "below_floor");
+    // Alone there is nobody else to stand in line.
+    let linked = link(&[
+        server(1, 1, 0..1000).tid(5),
+        client(11, 1, 10..100).after(1).serving(1).tid(5),
+        client(12, 1, 110..200).after(11).freed().serving(1).tid(5),
+    ]);
+    linked.assert_linked(12, 1, "thread_order");
 }
 
 #[test]

@@ -1,8 +1,6 @@
 //! How spans of different processes come together, and what leaves.
 
-mod scene;
-
-use scene::{Stage, began, client, finished, foreign_trace, id, link, server};
+use crate::scene::{Stage, began, client, finished, foreign_trace, id, link, server};
 use span_linker::Config;
 use span_model::TraceId;
 

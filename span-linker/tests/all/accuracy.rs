@@ -6,9 +6,7 @@
 //! Load is raised as `TraceWeaver` did: start times of traces divided by a factor,
 //! durations kept.
 
-mod scene;
-
-use scene::{Linked, Seen, Stage, client, finished, id, server};
+use crate::scene::{Linked, Seen, Stage, client, finished, id, server};
 use serde_json::Value;
 use span_linker::Config;
 use span_model::SpanKind;

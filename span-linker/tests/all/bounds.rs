@@ -1,9 +1,7 @@
 //! Order of arrival, time and memory.
 
-mod scene;
-
+use crate::scene::{Seen, Stage, began, client, finished, link, server};
 use proptest::prelude::*;
-use scene::{Seen, Stage, began, client, finished, link, server};
 use span_linker::Config;
 use span_linker::window::link::{Method, Reason};
 use std::time::Duration;

@@ -1,0 +1,7 @@
+//! The linker from outside, in one program: its parts share a scene.
+
+mod accuracy;
+mod between_processes;
+mod bounds;
+mod inside_a_process;
+mod scene;
