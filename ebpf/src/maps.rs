@@ -145,7 +145,8 @@ pub fn settings() -> &'static Settings {
     unsafe { &*core::hint::black_box(&raw const SETTINGS) }
 }
 
-/// The [`ebpf_common::Call`] of a system call number; 0 = not ours.
+/// The [`ebpf_common::Call`] of a system call number, with [`ebpf_common::COMPAT_CALL`];
+/// 0 = not ours.
 #[inline(always)]
 pub fn call_of(number: u64) -> u8 {
     if number >= SYSCALL_TABLE as u64 {

@@ -36,19 +36,16 @@ impl Registers {
     }
 }
 
-/// The 32-bit table numbers its calls differently.
+/// Whether the system call's number is one of the 32-bit table.
 #[inline(always)]
-pub fn refuse_compat() -> Result<(), Counter> {
+pub fn is_compat() -> Result<bool, Counter> {
     let status = offsets().task_status;
     if status == 0 {
-        return Ok(());
+        return Ok(false);
     }
     // SAFETY: always callable in a tracing program.
     let task = unsafe { bpf_get_current_task() };
-    if read::<u32>(task, status)? & TS_COMPAT != 0 {
-        return Err(Counter::Compat);
-    }
-    Ok(())
+    Ok(read::<u32>(task, status)? & TS_COMPAT != 0)
 }
 
 /// Address of the `struct sock` behind a descriptor of the current task.

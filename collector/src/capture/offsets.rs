@@ -1,7 +1,7 @@
 //! What the kernel side must know of this kernel and this processor.
 
 use super::btf::{Btf, BtfError};
-use ebpf_common::{Call, Offsets, SYSCALL_TABLE};
+use ebpf_common::{COMPAT_CALL, Call, Offsets, SYSCALL_TABLE};
 
 /// Resolves every offset from the running kernel's BTF.
 pub fn resolve(btf: &Btf) -> Result<Offsets, BtfError> {
@@ -96,8 +96,24 @@ pub fn syscall_table() -> [u8; SYSCALL_TABLE] {
             *entry = call as u8;
         }
     }
+    for number in COMPAT_NUMBERS {
+        if let Some(entry) = table.get_mut(number) {
+            *entry |= COMPAT_CALL;
+        }
+    }
     table
 }
+
+/// Numbers of the i386 table (`arch/x86/entry/syscalls/syscall_32.tbl`): read, write,
+/// socketcall, readv, writev, sendfile, sendfile64, splice, recvmmsg, sendmmsg, sendto,
+/// sendmsg, recvfrom, recvmsg, `recvmmsg_time64`.
+#[cfg(target_arch = "x86_64")]
+const COMPAT_NUMBERS: [usize; 15] = [
+    3, 4, 102, 145, 146, 187, 239, 313, 337, 345, 369, 370, 371, 372, 417,
+];
+/// 32-bit programs are not told apart on this processor.
+#[cfg(not(target_arch = "x86_64"))]
+const COMPAT_NUMBERS: [usize; 0] = [];
 
 fn numbers() -> [(libc::c_long, Call); 15] {
     [

@@ -11,6 +11,10 @@ pub const MAX_MESSAGES: u32 = 16;
 /// call has a higher number on x86-64 or arm64.
 pub const SYSCALL_TABLE: usize = 512;
 
+/// Bit of a table entry beside the [`crate::Call`]: in the 32-bit table, this number is a
+/// call that may move a socket's bytes.
+pub const COMPAT_CALL: u8 = 0x80;
+
 /// Offsets of the kernel's struct fields in bytes, from the running kernel's BTF.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -149,7 +153,7 @@ pub enum Counter {
     Unstable = 10,
     /// More messages than `MAX_MESSAGES` in one call: records were lost.
     TooManyMessages = 11,
-    /// A system call of the 32-bit table: its numbers mean something else, a record was lost.
+    /// A call of the 32-bit table that may have moved a socket's bytes: it is not looked at.
     Compat = 12,
     /// The map of traced processes was full: a child is not traced.
     TargetsFull = 13,

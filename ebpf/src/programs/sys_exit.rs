@@ -8,10 +8,10 @@ use crate::filter::traced_task;
 use crate::iov::{Buffer, MessageHeader, read_user};
 use crate::maps::{STAGES, Stage, Work, call_of, count, offsets};
 use crate::sock::{Transport, fill_identity, fill_streams};
-use crate::task::{Registers, read, refuse_compat, sock_of_fd};
+use crate::task::{Registers, is_compat, read, sock_of_fd};
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
-use ebpf_common::{Call, Counter, Role};
+use ebpf_common::{COMPAT_CALL, Call, Counter, Role};
 
 const EINPROGRESS: i64 = 115;
 const MSG_OOB: u64 = 0x1;
@@ -32,14 +32,23 @@ pub fn sys_exit(ctx: RawTracePointContext) -> i32 {
 #[inline(always)]
 fn try_sys_exit(ctx: &RawTracePointContext) -> Result<(), Counter> {
     let regs = Registers(ctx.arg::<u64>(0));
-    let number = call_of(regs.number()?);
-    if number == 0 {
+    let entry = call_of(regs.number()?);
+    if entry == 0 {
         return Ok(());
     }
     let (tgid, tid) = traced_task()?;
-    refuse_compat()?;
+    if is_compat()? {
+        return if entry & COMPAT_CALL != 0 {
+            Err(Counter::Compat)
+        } else {
+            Ok(())
+        };
+    }
+    let call = entry & !COMPAT_CALL;
+    if call == 0 {
+        return Ok(());
+    }
     let result: i64 = ctx.arg(1);
-    let call = number;
     if call >= Call::Connect as u8 {
         return try_connection(regs, call, result, tgid, tid);
     }

@@ -1,6 +1,7 @@
 //! What must have been captured, from what the workload says that it did.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context as _, Result};
@@ -231,8 +232,11 @@ pub fn differences(expected: &Expected, event: &SocketEvent<'_>) -> Vec<String> 
         };
     }
     let comm = String::from_utf8_lossy(&event.comm);
-    let shown = &event.payload[..event.payload.len().min(64)];
-    let first_bytes: String = shown.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut first_bytes = String::new();
+    for byte in event.payload.iter().take(64) {
+        // Writing to a string does not fail.
+        let _ = write!(first_bytes, "{byte:02x}");
+    }
     same!("call", expected.call, event.call);
     same!("direction", expected.direction, event.direction);
     let ids = (event.tgid, event.tid, comm.trim_end_matches('\0'));
