@@ -164,10 +164,30 @@ impl Entry {
         })
     }
 
+    /// A file up to so many bytes, or up to where what was read is `enough`.
+    pub(super) fn read_until(
+        &self,
+        what: &'static str,
+        limit: usize,
+        enough: impl Fn(&[u8]) -> bool,
+    ) -> Result<Vec<u8>, Error> {
+        self.try_read_until(what, limit, enough)
+            .map_err(|error| explain(error, self.pid, what))
+    }
+
     fn try_read(&self, what: &str, limit: usize) -> Result<Vec<u8>, Errno> {
+        self.try_read_until(what, limit, |_| false)
+    }
+
+    fn try_read_until(
+        &self,
+        what: &str,
+        limit: usize,
+        enough: impl Fn(&[u8]) -> bool,
+    ) -> Result<Vec<u8>, Errno> {
         let file = openat(&self.directory, what, FILE, Mode::empty())?;
         let mut bytes = Vec::with_capacity(CHUNK_BYTES.min(limit));
-        while bytes.len() < limit {
+        while bytes.len() < limit && !enough(&bytes) {
             bytes.reserve(CHUNK_BYTES.min(limit - bytes.len()));
             match rustix::io::read(&file, rustix::buffer::spare_capacity(&mut bytes)) {
                 Ok(0) => break,

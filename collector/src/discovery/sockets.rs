@@ -17,8 +17,9 @@ pub struct Ports {
     pub peers: BTreeSet<u16>,
 }
 
-/// The socket lists of network namespaces, each read once. Make a new one for
-/// each round: it is a snapshot.
+/// The socket lists of network namespaces, each read once: a snapshot. Reading one
+/// costs 5 ms for each thousand of connections, so it is not made for each process;
+/// who keeps it hears of new listeners otherwise.
 #[derive(Debug, Default)]
 pub struct SocketTables {
     namespaces: HashMap<u64, SocketTable>,
@@ -65,7 +66,7 @@ impl SocketTables {
         };
         let table = match self.namespaces.entry(namespace) {
             Slot::Occupied(slot) => slot.into_mut(),
-            Slot::Vacant(slot) => slot.insert(SocketTable::read(entry)?),
+            Slot::Vacant(slot) => slot.insert(SocketTable::read(entry, needs)?),
         };
         ports.listening = inodes
             .iter()
@@ -80,9 +81,10 @@ impl SocketTables {
 }
 
 impl SocketTable {
-    fn read(entry: &Entry) -> Result<Self, Error> {
-        let mut text = entry.read("net/tcp", MAX_TABLE_BYTES)?;
-        match entry.read("net/tcp6", MAX_TABLE_BYTES) {
+    fn read(entry: &Entry, needs: Needs) -> Result<Self, Error> {
+        let enough = |text: &[u8]| !needs.peer_ports && is_past_listeners(text);
+        let mut text = entry.read_until("net/tcp", MAX_TABLE_BYTES, enough)?;
+        match entry.read_until("net/tcp6", MAX_TABLE_BYTES, enough) {
             Ok(more) => text.extend_from_slice(&more),
             // A process that has exited took both lists along; a kernel without IPv6 has one.
             Err(Error::Gone(_)) => {}
@@ -111,6 +113,17 @@ impl SocketTable {
             .collect();
         Self { listening, peers }
     }
+}
+
+/// The kernel lists sockets that listen first, and there may be many others.
+fn is_past_listeners(text: &[u8]) -> bool {
+    let whole = text.rsplitn(2, |byte| *byte == b'\n').nth(1);
+    let last = whole.and_then(|lines| lines.rsplit(|byte| *byte == b'\n').next());
+    let state = |line: &[u8]| {
+        let line = String::from_utf8_lossy(line).into_owned();
+        u8::from_str_radix(line.split_ascii_whitespace().nth(3)?, 16).ok()
+    };
+    last.and_then(state).is_some_and(|state| state != LISTEN)
 }
 
 struct Socket {
@@ -167,6 +180,23 @@ mod tests {
         let table = SocketTable::parse(text);
         assert_eq!(table.listening, HashMap::from([(500, 80), (503, 8080)]));
         assert_eq!(table.peers, HashMap::from([(502, 5432)]));
+    }
+
+    #[test]
+    fn reading_for_listeners_ends_behind_them() {
+        let header = "  sl  local_address rem_address   st tx_queue rx_queue\n";
+        let listens = "   0: 00000000:0050 00000000:0000 0A 0:0 00:0 0 33 0 500\n";
+        let waits = "   1: 0100007F:C003 0100007F:1538 06 0:0 03:0 0 0 0 0\n";
+        let check = |text: &[&str], expected: bool| {
+            let text = text.concat();
+            assert_eq!(is_past_listeners(text.as_bytes()), expected, "{text}");
+        };
+        check(&[], false);
+        check(&[header], false);
+        check(&[header, listens], false);
+        check(&[header, listens, waits.trim_end()], false);
+        check(&[header, listens, waits], true);
+        check(&[header, listens, waits, "   2: 01"], true);
     }
 
     #[test]

@@ -10,8 +10,8 @@
 
 use super::departed::Departed;
 use super::host::{HostFacts, Users};
-use super::procfs::{Pid, Proc, StartTicks};
-use super::selection::{Decision, Selector};
+use super::procfs::{Entry, Pid, Proc, StartTicks};
+use super::selection::{Decision, Needs, Selector};
 use super::sockets::{Ports, SocketTables};
 use super::traced::{Change, Traced};
 use super::{Details, Error, Process, resource};
@@ -77,6 +77,8 @@ pub struct Table {
     departed: Departed,
     counts: Counts,
     rounds: u32,
+    /// Read at most once between two scans, and anew once a port that matters is used.
+    sockets: SocketTables,
 }
 
 #[derive(Debug)]
@@ -93,10 +95,9 @@ struct Known {
     unfinished: bool,
 }
 
-/// One call of the table: its time, what it reads once, what it has found out.
+/// One call of the table: its time, what it has found out.
 struct Round {
     now: MonotonicNs,
-    sockets: SocketTables,
     changes: Vec<Change>,
 }
 
@@ -120,6 +121,7 @@ impl Table {
             departed: Departed::default(),
             counts: Counts::default(),
             rounds: 0,
+            sockets: SocketTables::default(),
         }
     }
 
@@ -132,6 +134,7 @@ impl Table {
     /// everything is traced.
     pub fn scan(&mut self, now: MonotonicNs) -> Result<Vec<Change>, Error> {
         let listed = self.proc.pids()?;
+        self.sockets = SocketTables::default();
         let mut round = Round::new(now);
         let present: HashSet<Pid> = listed.iter().copied().collect();
         let vanished = self.known.keys().filter(|pid| !present.contains(pid));
@@ -281,6 +284,7 @@ impl Table {
         now: MonotonicNs,
         add: impl Fn(&mut Ports) -> bool,
     ) -> Vec<Change> {
+        self.sockets = SocketTables::default();
         let mut round = Round::new(now);
         if !self.known.contains_key(&pid) {
             self.look(pid, None, false, &mut round);
@@ -324,9 +328,9 @@ impl Table {
         let ports = match ports {
             Some(ports) => ports,
             None if process.kernel_thread => Ports::default(),
-            None => self.mentioned(round.sockets.ports(&entry, needs)?),
+            None => self.mentioned_ports(&entry, needs)?,
         };
-        self.counts.denied += std::mem::take(&mut round.sockets.denied);
+        self.counts.denied += std::mem::take(&mut self.sockets.denied);
         let same = self
             .known
             .get(&pid)
@@ -426,14 +430,15 @@ impl Table {
     }
 
     /// Only ports that some rule mentions are kept.
-    fn mentioned(&self, mut ports: Ports) -> Ports {
+    fn mentioned_ports(&mut self, entry: &Entry, needs: Needs) -> Result<Ports, Error> {
+        let mut ports = self.sockets.ports(entry, needs)?;
         ports
             .listening
             .retain(|port| self.selector.mentions_listen_port(*port));
         ports
             .peers
             .retain(|port| self.selector.mentions_peer_port(*port));
-        ports
+        Ok(ports)
     }
 
     /// Children of newly traced processes are traced too, and their children.
@@ -480,7 +485,6 @@ impl Round {
     fn new(now: MonotonicNs) -> Self {
         Self {
             now,
-            sockets: SocketTables::default(),
             changes: Vec::new(),
         }
     }
