@@ -14,10 +14,6 @@ const IN_SEQUENCE: u64 = 3;
 const CONCURRENT: u64 = 64;
 const AT_A_TIME: usize = 8;
 
-/// Two processes on two processors: one may return from its call before the other does, though its
-/// call came second. The times of both ends are those of returning.
-const RETURN_NS: u64 = 0;
-
 fn check(options: &demo::Options) -> Result<()> {
     if let Some(why) = programs::why_not(&PROGRAMS).or_else(collector::why_not) {
         println!("skipped: traces of the demo application: {why}");
@@ -227,7 +223,7 @@ fn within(inner: &Span, outer: &Span) -> Result<()> {
     let early = outer.start_ns.saturating_sub(inner.start_ns);
     let late = inner.end_ns.saturating_sub(outer.end_ns);
     ensure!(
-        early <= RETURN_NS && late <= RETURN_NS,
+        early == 0 && late == 0,
         "{} begins {early} ns before or ends {late} ns after its parent {}",
         named(inner),
         named(outer)
