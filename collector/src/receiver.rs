@@ -119,6 +119,8 @@ struct Worker {
     out: Output,
     oldest_ns: Option<u64>,
     chores_ns: u64,
+    /// Time of the last record.
+    latest_ns: u64,
     undecodable: u64,
     output: BatchSender,
     totals: Totals,
@@ -157,6 +159,7 @@ impl Worker {
             out: Output::default(),
             oldest_ns: None,
             chores_ns: now_monotonic().0,
+            latest_ns: 0,
             undecodable: 0,
             output,
             totals: Totals::new(metrics),
@@ -178,7 +181,7 @@ impl Worker {
     fn run(&mut self, stop: &CancellationToken) {
         while !stop.is_cancelled() {
             let drained = self.drain();
-            self.look_after();
+            self.look_after(drained < DRAIN_BUDGET);
             if drained < DRAIN_BUDGET {
                 self.capture.wait(POLL);
             }
@@ -201,11 +204,15 @@ impl Worker {
             world,
             out,
             undecodable,
+            latest_ns,
             ..
         } = self;
         let mut changes = Vec::new();
         let drained = capture.drain(DRAIN_BUDGET, |record| match decode(record) {
-            Ok(Event::Socket(event)) => tracker.handle(&event, world, out),
+            Ok(Event::Socket(event)) => {
+                *latest_ns = event.exit_ns;
+                tracker.handle(&event, world, out);
+            }
             Ok(Event::Process { event, tgid, other }) => {
                 changes.extend(world.process_event(event, tgid, other));
             }
@@ -241,7 +248,8 @@ impl Worker {
         Ok(())
     }
 
-    fn look_after(&mut self) {
+    /// `up_to_date`: no record was left in the ring buffer.
+    fn look_after(&mut self, up_to_date: bool) {
         let now = now_monotonic().0;
         if now.saturating_sub(self.chores_ns) >= CHORES_NS {
             self.chores_ns = now;
@@ -251,7 +259,9 @@ impl Worker {
             }
             self.count();
         }
-        self.tracker.tick(now, &mut self.world, &mut self.out);
+        // What a piece waits for may lie in the ring buffer still, however late we are.
+        let seen_ns = if up_to_date { now } else { self.latest_ns };
+        self.tracker.tick(seen_ns, &mut self.world, &mut self.out);
         let waiting = self.out.spans.len() + self.out.openings.len();
         let oldest = *self.oldest_ns.get_or_insert(now);
         if waiting == 0 {

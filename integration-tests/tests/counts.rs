@@ -15,7 +15,7 @@ use integration_tests::sandbox::{Output, Process, Sandbox, free_ports, uninterru
 
 const REQUESTS: usize = 10_000;
 const COMMANDS: usize = 100_000;
-const RUN_LIMIT: Duration = Duration::from_secs(60);
+const RUN_LIMIT: Duration = Duration::from_mins(1);
 
 /// How often something was counted, by a name.
 type Tally = BTreeMap<String, usize>;
