@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use integration_tests::collector::{self, Collector, Options};
+use integration_tests::collector::{self, Collector, Finished, Options};
 use integration_tests::nginx::Nginx;
 use integration_tests::programs;
 use integration_tests::sandbox::Sandbox;
@@ -101,6 +101,21 @@ fn what_was_answered_before_the_signal_is_exported_within_five_seconds() -> Resu
         Ok((finished?, signalled, completed))
     })?;
     nginx.stop()?;
+    let before = completed.iter().filter(|(_, at)| *at < signalled);
+    let before: Vec<_> = before.map(|(target, _)| target.as_str()).collect();
+    ensure!(before.len() > 1000, "only {} requests", before.len());
+    check_exported(&finished, &before, front, back)?;
+    println!(
+        "{} requests before SIGTERM, {} after; it took {:?} to end",
+        before.len(),
+        completed.len() - before.len(),
+        finished.elapsed
+    );
+    Ok(())
+}
+
+/// Both of nginx's spans of every request are there, in time and without a loss.
+fn check_exported(finished: &Finished, before: &[&str], front: u16, back: u16) -> Result<()> {
     let said = finished.said.join("\n");
     ensure!(finished.status.success(), "{}\n{said}", finished.status);
     ensure!(
@@ -122,9 +137,6 @@ fn what_was_answered_before_the_signal_is_exported_within_five_seconds() -> Resu
             Some((side, span.text("url.path")))
         })
         .collect();
-    let before = completed.iter().filter(|(_, at)| *at < signalled);
-    let before: Vec<_> = before.map(|(target, _)| target.as_str()).collect();
-    ensure!(before.len() > 1000, "only {} requests", before.len());
     let missing: Vec<_> = before
         .iter()
         .flat_map(|target| [("front", *target), ("back", *target)])
@@ -145,11 +157,5 @@ fn what_was_answered_before_the_signal_is_exported_within_five_seconds() -> Resu
         let lost = finished.summary.sum(name, &[]);
         ensure!(lost == 0, "{name} is {lost}\n{said}");
     }
-    println!(
-        "{} requests before SIGTERM, {} after; it took {:?} to end",
-        before.len(),
-        completed.len() - before.len(),
-        finished.elapsed
-    );
     Ok(())
 }
