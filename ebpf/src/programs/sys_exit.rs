@@ -37,18 +37,15 @@ fn try_sys_exit(ctx: &RawTracePointContext) -> Result<(), Counter> {
         return Ok(());
     }
     let (tgid, tid) = traced_task()?;
+    let result: i64 = ctx.arg(1);
     if is_compat()? {
-        return if entry & COMPAT_CALL != 0 {
-            Err(Counter::Compat)
-        } else {
-            Ok(())
-        };
+        let moved = entry & COMPAT_CALL != 0 && result > 0;
+        return if moved { Err(Counter::Compat) } else { Ok(()) };
     }
     let call = entry & !COMPAT_CALL;
     if call == 0 {
         return Ok(());
     }
-    let result: i64 = ctx.arg(1);
     if call >= Call::Connect as u8 {
         return try_connection(regs, call, result, tgid, tid);
     }
