@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use integration_tests::collector::{self, Collector, Options};
+use integration_tests::collector::{self, Collector, Finished, Options};
 use integration_tests::nginx::Nginx;
 use integration_tests::programs;
 use integration_tests::sandbox::Sandbox;
@@ -67,22 +67,14 @@ fn read_answer(answers: &mut BufReader<TcpStream>) -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn what_was_answered_before_the_signal_is_exported_within_five_seconds() -> Result<()> {
-    if let Some(why) = programs::why_not(&["nginx"]).or_else(collector::why_not) {
-        println!("skipped: stopping under load: {why}");
-        return Ok(());
-    }
-    let sandbox = Sandbox::new()?;
-    let nginx = Nginx::start(&sandbox)?;
-    let (front, back) = (nginx.front, nginx.back);
-    let options = Options {
-        ports: vec![front, back],
-        ..Options::default()
-    };
-    let collector = Collector::start(&sandbox, &options)?;
+/// Ends the collector while the clients ask; gives what it left, when it was told to end, and what
+/// the clients were answered.
+fn stop_under_load(
+    collector: Collector,
+    front: u16,
+) -> Result<(Finished, Instant, Vec<Completed>)> {
     let stop = AtomicBool::new(false);
-    let (finished, signalled, completed) = thread::scope(|scope| {
+    thread::scope(|scope| {
         let stop = &stop;
         let clients: Vec<_> = (0..CLIENTS)
             .map(|number| scope.spawn(move || client(front, number, stop)))
@@ -99,16 +91,12 @@ fn what_was_answered_before_the_signal_is_exported_within_five_seconds() -> Resu
             }
         }
         Ok((finished?, signalled, completed))
-    })?;
-    nginx.stop()?;
-    let said = finished.said.join("\n");
-    ensure!(finished.status.success(), "{}\n{said}", finished.status);
-    ensure!(
-        finished.elapsed < STOP_LIMIT,
-        "it took {:?}",
-        finished.elapsed
-    );
-    let exported: HashSet<_> = finished
+    })
+}
+
+/// Which requests have a whole server span, at nginx's front and back.
+fn exported(finished: &Finished, front: u16, back: u16) -> HashSet<(&'static str, &str)> {
+    finished
         .spans
         .iter()
         .filter(|span| !span.attributes.contains_key("deeptrace.incomplete"))
@@ -121,7 +109,33 @@ fn what_was_answered_before_the_signal_is_exported_within_five_seconds() -> Resu
             };
             Some((side, span.text("url.path")))
         })
-        .collect();
+        .collect()
+}
+
+#[test]
+fn what_was_answered_before_the_signal_is_exported_within_five_seconds() -> Result<()> {
+    if let Some(why) = programs::why_not(&["nginx"]).or_else(collector::why_not) {
+        println!("skipped: stopping under load: {why}");
+        return Ok(());
+    }
+    let sandbox = Sandbox::new()?;
+    let nginx = Nginx::start(&sandbox)?;
+    let (front, back) = (nginx.front, nginx.back);
+    let options = Options {
+        ports: vec![front, back],
+        ..Options::default()
+    };
+    let collector = Collector::start(&sandbox, &options)?;
+    let (finished, signalled, completed) = stop_under_load(collector, front)?;
+    nginx.stop()?;
+    let said = finished.said.join("\n");
+    ensure!(finished.status.success(), "{}\n{said}", finished.status);
+    ensure!(
+        finished.elapsed < STOP_LIMIT,
+        "it took {:?}",
+        finished.elapsed
+    );
+    let exported = exported(&finished, front, back);
     let before = completed.iter().filter(|(_, at)| *at < signalled);
     let before: Vec<_> = before.map(|(target, _)| target.as_str()).collect();
     ensure!(before.len() > 1000, "only {} requests", before.len());
