@@ -11,6 +11,8 @@ use pipeline::component::{Factories, Factory};
 use pipeline::telemetry::{Metrics, Sample, init_logs};
 use pipeline::{Config, Service, exporters};
 use std::any::Any;
+use std::fmt;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
@@ -68,7 +70,7 @@ fn load(files: &[PathBuf]) -> anyhow::Result<Config> {
 
 fn warn(config: &Config) {
     for warning in &config.warnings {
-        eprintln!("warning: {warning}");
+        complain(format_args!("warning: {warning}"));
     }
 }
 
@@ -81,10 +83,9 @@ fn validate(files: &[PathBuf]) -> anyhow::Result<ExitCode> {
         .iter()
         .map(|file| file.display().to_string())
         .collect();
-    println!("{}: sound", names.join(" + "));
-    for pipeline in &config.pipelines {
-        println!("{pipeline}");
-    }
+    let mut lines = vec![format!("{}: sound", names.join(" + "))];
+    lines.extend(config.pipelines.iter().map(ToString::to_string));
+    tell(&format!("{}\n", lines.join("\n")));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -110,7 +111,7 @@ fn doctor(config: Option<Config>) -> anyhow::Result<ExitCode> {
     );
     table.scan(now_monotonic())?;
     let report = Report::new(&facts, &table);
-    print!("{report}");
+    tell(&report.to_string());
     Ok(ExitCode::from(report.exit_code()))
 }
 
@@ -138,10 +139,13 @@ fn serve(config: &Config) -> anyhow::Result<ExitCode> {
         let service = Service::build(config, Metrics::default())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        // The terminal went away: a stop like any other.
+        let mut hangup = signal(SignalKind::hangup())?;
         let until = async move {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
+                _ = hangup.recv() => {}
             }
         };
         anyhow::Ok(service.run(until).await?)
@@ -153,10 +157,48 @@ fn serve(config: &Config) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// What was captured, made, linked, sent and lost, on stderr. Zeros are left out.
+/// Counters of things lost: what an operator looks at first.
+const LOSSES: [&str; 5] = [
+    "deeptrace_kernel_lost",
+    "deeptrace_dropped",
+    "deeptrace_unpaired",
+    "deeptrace_lost_spans",
+    "otelcol_exporter_send_failed_spans",
+];
+
+/// Spans, traces and losses in a few lines, then every counter that is not zero.
 fn print_summary(samples: &[Sample]) {
-    eprintln!("summary:");
-    for sample in samples.iter().filter(|sample| sample.value != 0.0) {
-        eprintln!("  {sample}");
+    let sum = |name: &str| -> f64 {
+        let named = samples.iter().filter(|sample| sample.name == name);
+        named.map(|sample| sample.value).sum()
+    };
+    let (spans, roots) = (sum("deeptrace_spans"), sum("deeptrace_unlinked_spans"));
+    complain(format_args!("summary: {spans} spans in {roots} traces"));
+    let lost = |sample: &&Sample| sample.value != 0.0 && LOSSES.contains(&sample.name.as_str());
+    if samples.iter().any(|sample| lost(&sample)) {
+        complain(format_args!("lost, by reason:"));
+    } else {
+        complain(format_args!("lost: nothing"));
     }
+    for sample in samples.iter().filter(lost) {
+        complain(format_args!("  {sample}"));
+    }
+    complain(format_args!("counters:"));
+    for sample in samples
+        .iter()
+        .filter(|sample| sample.value != 0.0 && !lost(sample))
+    {
+        complain(format_args!("  {sample}"));
+    }
+}
+
+/// A line on stderr. Nobody may be there to read it (`| head`, a log pipe that broke), which is
+/// no reason to panic as `eprintln!` does.
+pub fn complain(line: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// The answer of a command on stdout, likewise.
+fn tell(text: &str) {
+    let _ = io::stdout().write_all(text.as_bytes());
 }

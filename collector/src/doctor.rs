@@ -170,7 +170,7 @@ fn looking(facts: &Facts) -> Check {
     Check::warn(
         NAME,
         "CAP_SYS_PTRACE is missing",
-        "add CAP_SYS_PTRACE: without it processes of other users have no path, and are named by their short name",
+        "add CAP_SYS_PTRACE: without it processes of other users have no path and no ports, so that rules with executable, listen_port or peer_port pass them over",
     )
 }
 
@@ -179,8 +179,7 @@ fn reading(facts: &Facts) -> Check {
     if facts.may(CAP_DAC_READ_SEARCH) {
         return Check::pass(NAME, "CAP_DAC_READ_SEARCH");
     }
-    let remedy =
-        "add CAP_DAC_READ_SEARCH: libraries that only their owner may read cannot be found";
+    let remedy = "add CAP_DAC_READ_SEARCH: without it processes of other users have no ports, so that rules with listen_port or peer_port pass them over";
     Check::warn(NAME, "CAP_DAC_READ_SEARCH is missing", remedy)
 }
 

@@ -6,7 +6,7 @@ fn main() -> ExitCode {
     match collector::app::run() {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("deeptrace-collector: {error:#}");
+            collector::app::complain(format_args!("deeptrace-collector: {error:#}"));
             ExitCode::FAILURE
         }
     }

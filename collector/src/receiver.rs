@@ -165,6 +165,14 @@ impl Worker {
             totals: Totals::new(metrics),
         };
         worker.scan()?;
+        let denied = worker.world.table.counts().denied;
+        if denied > 0 {
+            tracing::warn!(
+                processes = denied,
+                "may not look into some processes, rules with listen_port or peer_port pass them \
+                 over: add CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
+            );
+        }
         let traced = worker.world.table.traced().count();
         tracing::info!(processes = traced, "ready: watching network system calls");
         Ok(worker)

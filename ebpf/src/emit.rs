@@ -68,9 +68,9 @@ pub fn submit(scratch: &mut Scratch) -> Result<(), Counter> {
 
 /// Submits a record that has no payload.
 #[inline(always)]
-pub fn submit_bare(scratch: &mut Scratch) -> Result<(), Counter> {
+pub fn submit_bare(record: &SocketRecord) -> Result<(), Counter> {
     output(
-        (&raw const scratch.record).cast(),
+        (&raw const *record).cast(),
         size_of::<SocketRecord>() as u32,
         0,
     )

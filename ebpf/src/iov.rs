@@ -2,7 +2,7 @@
 //! `mmsghdr`: stable ABI), and socket addresses.
 
 use aya_ebpf::helpers::bpf_probe_read_user;
-use ebpf_common::{Counter, SocketRecord};
+use ebpf_common::{Counter, Family, Flags, MAX_IOVECS, SocketRecord};
 
 /// `struct iovec`
 #[repr(C)]
@@ -97,6 +97,19 @@ impl Buffer {
             len: self.size,
         })
     }
+
+    /// Whether a byte fits into it. Beyond `MAX_IOVECS` parts it is taken for granted.
+    #[inline(always)]
+    pub fn has_room(&self) -> bool {
+        let mut index = 0;
+        while index < u64::from(MAX_IOVECS) && index < self.parts() {
+            if self.part(index).is_none_or(|part| part.len != 0) {
+                return true;
+            }
+            index += 1;
+        }
+        index < self.parts()
+    }
 }
 
 /// Reads a user-space value.
@@ -120,10 +133,12 @@ struct SocketAddress {
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 
-/// The peer of a datagram on a socket that is not connected.
+/// The peer of a datagram, if the call names it. A connected socket receives from
+/// nobody else, but it sends to whom it is told.
 #[inline(always)]
 pub fn fill_peer(address: u64, record: &mut SocketRecord) {
-    if address == 0 || record.remote_port != 0 {
+    let writing = record.flags & Flags::WRITE != 0;
+    if address == 0 || (record.remote_port != 0 && !writing) {
         return;
     }
     let Ok(head) = read_user::<[u16; 4]>(address) else {
@@ -134,7 +149,12 @@ pub fn fill_peer(address: u64, record: &mut SocketRecord) {
         let Ok(word) = read_user::<u32>(address + 4) else {
             return;
         };
-        record.remote_addr = [word, 0, 0, 0];
+        record.remote_addr = if record.family == Family::Inet6 as u8 {
+            // An IPv6 socket sends to IPv4 addresses too.
+            [0, 0, 0xffff_u32.to_be(), word]
+        } else {
+            [word, 0, 0, 0]
+        };
     } else if head[0] == AF_INET6 {
         let Ok(full) = read_user::<SocketAddress>(address) else {
             return;

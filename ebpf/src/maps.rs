@@ -22,9 +22,9 @@ pub static TARGETS: HashMap<u32, Target> = HashMap::with_max_entries(16_384, 0);
 pub static CONNECTIONS: LruHashMap<ConnectionId, Capture> = LruHashMap::with_max_entries(65_536, 0);
 
 /// Stream positions (read, written) of unix sockets, which the kernel does not
-/// count, by address of the `struct sock`. Kernel only.
+/// count, by address and inode: addresses are used again. Kernel only.
 #[map]
-pub static UNIX_POSITIONS: LruHashMap<u64, [u64; 2]> = LruHashMap::with_max_entries(16_384, 0);
+pub static UNIX_POSITIONS: LruHashMap<[u64; 2], [u64; 2]> = LruHashMap::with_max_entries(16_384, 0);
 
 /// [`Counter`]s. Kernel writes, user space reads.
 #[map]
@@ -35,17 +35,23 @@ pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::A
 #[map]
 pub static SCRATCH: Array<Scratch> = Array::with_max_entries(1, 0);
 
+/// Where `tcp_state` puts its record together. Not in [`SCRATCH`]: it runs in
+/// interrupts too, in the middle of another program. Kernel only.
+#[map]
+pub static STATE_RECORD: PerCpuArray<SocketRecord> = PerCpuArray::with_max_entries(1, 0);
+
 /// The programs that `sys_exit` continues in, by [`Stage`]. User space writes.
 #[map]
-pub static STAGES: ProgramArray = ProgramArray::with_max_entries(3, 0);
+pub static STAGES: ProgramArray = ProgramArray::with_max_entries(4, 0);
 
 /// Index into [`STAGES`].
 #[derive(Clone, Copy)]
 #[repr(u32)]
 pub enum Stage {
     Message = 0,
-    Messages = 1,
-    NextMessage = 2,
+    Lengths = 1,
+    Messages = 2,
+    NextMessage = 3,
 }
 
 /// A call under work and its record under construction.
@@ -72,6 +78,8 @@ pub struct Work {
     pub peer: u64,
     /// Bytes that moved; messages for the mmsg calls.
     pub moved: u64,
+    /// Bytes that moved, for the mmsg calls.
+    pub total: u64,
     /// Payload bytes wanted.
     pub limit: u32,
     pub tgid: u32,
@@ -81,10 +89,13 @@ pub struct Work {
     pub call: u32,
     /// Not 0: the bytes flow out of the process.
     pub writing: u32,
-    /// Not 0: `MSG_TRUNC` was given or returned.
-    pub truncated: u32,
+    /// Not 0: `MSG_TRUNC` was given; TCP throws the bytes away instead of copying them.
+    pub discarded: u32,
+    /// Not 0: the datagram was longer than the buffer.
+    pub cut: u32,
     /// A [`crate::sock::Transport`]
     pub transport: u32,
+    reserved: u32,
     /// Messages that end at or before this offset carry no payload.
     pub skip_until: u64,
     pub messages: Messages,
@@ -102,6 +113,7 @@ pub struct Messages {
     pub flags: u16,
     pub remote_port: u16,
     pub reserved: u32,
+    pub remote_addr: [u32; 4],
 }
 
 #[unsafe(no_mangle)]
@@ -133,7 +145,8 @@ pub fn settings() -> &'static Settings {
     unsafe { &*core::hint::black_box(&raw const SETTINGS) }
 }
 
-/// The [`ebpf_common::Call`] of a system call number; 0 = not ours.
+/// The [`ebpf_common::Call`] of a system call number, with [`ebpf_common::COMPAT_CALL`];
+/// 0 = not ours.
 #[inline(always)]
 pub fn call_of(number: u64) -> u8 {
     if number >= SYSCALL_TABLE as u64 {

@@ -7,14 +7,14 @@ use ebpf_common::{Capture, ConnectionId, Counter, Family, Flags, Role, SocketRec
 const IPPROTO_TCP: u16 = 6;
 const IPPROTO_UDP: u16 = 17;
 const SOCK_STREAM: u16 = 1;
-/// TCP states in which neither side has sent its last byte and the FIN counts nowhere.
+/// TCP states in which this side has not sent its FIN.
 const TCP_ESTABLISHED: u8 = 1;
 const TCP_CLOSE_WAIT: u8 = 8;
 const TCP_SYN_SENT: u8 = 2;
-const TCP_FIN_WAIT1: u8 = 4;
-const TCP_FIN_WAIT2: u8 = 5;
-const TCP_LAST_ACK: u8 = 9;
-const TCP_CLOSING: u8 = 11;
+/// TCP states in which it has: it takes a number behind the last byte.
+const FIN_SENT: u32 = 1 << 4 | 1 << 5 | 1 << 9 | 1 << 11;
+/// `SOCK_DONE` in `sk_flags`: the peer's FIN was taken into the stream.
+const SOCK_DONE: u64 = 1 << 1;
 /// Reads of a connection's counters until two agree.
 const STABLE_READS: u32 = 4;
 
@@ -49,7 +49,7 @@ pub fn fill_identity(sock: u64, record: &mut SocketRecord) -> Result<Transport, 
     };
     record.protocol = protocol as u8;
     record.remote_port = u16::from_be(read(sock, o.sock_dport)?);
-    record.local_port = read(sock, o.sock_num)?;
+    record.local_port = local_port(sock)?;
     if family == Family::Inet as u16 {
         record.local_addr = [read(sock, o.sock_rcv_saddr)?, 0, 0, 0];
         record.remote_addr = [read(sock, o.sock_daddr)?, 0, 0, 0];
@@ -60,6 +60,13 @@ pub fn fill_identity(sock: u64, record: &mut SocketRecord) -> Result<Transport, 
     let net: u64 = read(sock, o.sock_net)?;
     record.netns = read(net, o.net_inum)?;
     Ok(transport)
+}
+
+/// The port that packets bear. `skc_num` says the same, but is cleared when the
+/// connection ends, before anybody is told.
+#[inline(always)]
+pub fn local_port(sock: u64) -> Result<u16, Counter> {
+    read(sock, offsets().inet_sport).map(u16::from_be)
 }
 
 #[inline(always)]
@@ -102,7 +109,8 @@ fn unix_inode(sock: u64) -> Result<u32, Counter> {
 /// A TCP connection's counters, read at one moment.
 #[derive(Clone, Copy)]
 struct Counters {
-    state: u8,
+    /// The peer's FIN is counted as received.
+    ended: bool,
     snd_una: u32,
     bytes_acked: u64,
     rcv_nxt: u32,
@@ -113,30 +121,15 @@ impl Counters {
     #[inline(always)]
     fn read(sock: u64) -> Result<Self, Counter> {
         let o = offsets();
+        // First, so that a FIN that comes meanwhile is not taken for counted.
+        let flags: u64 = read(sock, o.sock_flags)?;
         Ok(Self {
-            // First: a FIN that this state tells of is in the counters that follow.
-            state: read(sock, o.sock_state)?,
+            ended: flags & SOCK_DONE != 0,
             bytes_acked: read(sock, o.tcp_bytes_acked)?,
             snd_una: read(sock, o.tcp_snd_una)?,
             bytes_received: read(sock, o.tcp_bytes_received)?,
             rcv_nxt: read(sock, o.tcp_rcv_nxt)?,
         })
-    }
-
-    /// The peer's FIN has come. It counts as a byte received, and as one read once it is read,
-    /// which the call does that reads the last byte before it.
-    #[inline(always)]
-    fn peer_finished(&self) -> bool {
-        matches!(self.state, TCP_CLOSE_WAIT | TCP_LAST_ACK | TCP_CLOSING)
-    }
-
-    /// Our FIN has been written, and counts as a byte.
-    #[inline(always)]
-    fn finished(&self) -> bool {
-        matches!(
-            self.state,
-            TCP_FIN_WAIT1 | TCP_FIN_WAIT2 | TCP_LAST_ACK | TCP_CLOSING
-        )
     }
 
     #[inline(always)]
@@ -219,10 +212,11 @@ fn remember(id: &ConnectionId, capture: Capture) -> Capture {
 #[inline(always)]
 fn role(sock: u64, counters: &Counters) -> Result<u32, Counter> {
     let o = offsets();
-    if counters.state == TCP_SYN_SENT {
+    let state: u8 = read(sock, o.sock_state)?;
+    if state == TCP_SYN_SENT {
         return Ok(Role::Connector as u32);
     }
-    if counters.state != TCP_ESTABLISHED && counters.state != TCP_CLOSE_WAIT {
+    if state != TCP_ESTABLISHED && state != TCP_CLOSE_WAIT {
         return Ok(Role::Unknown as u32);
     }
     let sent: u64 = read(sock, o.tcp_bytes_sent)?;
@@ -248,19 +242,25 @@ fn fill_positions(
     let write_seq: u32 = read(sock, o.tcp_write_seq)?;
     let copied_seq: u32 = read(sock, o.tcp_copied_seq)?;
     let syn = u64::from(role == Role::Connector as u32);
-    let fin = u64::from(counters.finished());
     let base = counters.snd_una.wrapping_sub(counters.bytes_acked as u32);
     let unacked = u64::from(write_seq.wrapping_sub(counters.snd_una));
-    let unread = u64::from(counters.rcv_nxt.wrapping_sub(copied_seq));
+    // Negative when another thread read meanwhile what came meanwhile.
+    let unread = i64::from(counters.rcv_nxt.wrapping_sub(copied_seq) as i32) as u64;
+    let state: u8 = read(sock, o.sock_state)?;
+    let fin_sent = u64::from(FIN_SENT >> (state & 31) & 1);
+    // The reader has taken the FIN, which is no byte, with or behind the last byte.
+    let fin_read = u64::from(counters.ended && unread == 0);
     record.role = role as u8;
     record.local_isn = base.wrapping_sub(u32::from(role == Role::Acceptor as u32));
     record.remote_isn = counters
         .rcv_nxt
         .wrapping_sub(counters.bytes_received as u32)
         .wrapping_sub(1);
-    let peers_fin = u64::from(counters.peer_finished() && unread == 0);
-    record.offset = (counters.bytes_acked + unacked).wrapping_sub(syn + fin);
-    record.other_offset = counters.bytes_received.wrapping_sub(unread + peers_fin);
+    record.offset = (counters.bytes_acked + unacked).wrapping_sub(syn + fin_sent);
+    record.other_offset = counters
+        .bytes_received
+        .wrapping_sub(unread)
+        .wrapping_sub(fin_read);
     Ok(())
 }
 
@@ -292,8 +292,9 @@ pub fn peek(sock: u64, record: &mut SocketRecord) -> Result<bool, Counter> {
 #[inline(always)]
 pub fn fill_unix_positions(sock: u64, moved: u64, record: &mut SocketRecord) {
     let writing = record.flags & Flags::WRITE != 0;
+    let key = [sock, u64::from(record.local_isn)];
     // SAFETY: a copy is taken at once.
-    let [mut read, mut written] = unsafe { UNIX_POSITIONS.get(sock) }
+    let [mut read, mut written] = unsafe { UNIX_POSITIONS.get(key) }
         .copied()
         .unwrap_or([0, 0]);
     if writing {
@@ -301,7 +302,7 @@ pub fn fill_unix_positions(sock: u64, moved: u64, record: &mut SocketRecord) {
     } else {
         read += moved;
     }
-    let _ = UNIX_POSITIONS.insert(sock, [read, written], 0);
+    let _ = UNIX_POSITIONS.insert(key, [read, written], 0);
     record.offset = written;
     record.other_offset = read;
 }

@@ -6,8 +6,9 @@ use ebpf_common::Counter;
 
 const S_IFMT: u16 = 0o170_000;
 const S_IFSOCK: u16 = 0o140_000;
-/// `__USER32_CS` on x86-64: the segment of 32-bit programs.
-const USER32_CS: u64 = 0x23;
+/// x86-64: the system call under way came through the 32-bit entries, which 64-bit
+/// programs can use too (`int 0x80`).
+const TS_COMPAT: u32 = 0x2;
 
 /// Reads a kernel value at an address and an offset.
 #[inline(always)]
@@ -33,18 +34,18 @@ impl Registers {
     pub fn arg(self, index: usize) -> Result<u64, Counter> {
         read(self.0, offsets().regs_args[index])
     }
+}
 
-    /// 32-bit programs number their calls differently.
-    #[inline(always)]
-    pub fn refuse_compat(self) -> Result<(), Counter> {
-        if offsets().regs_cs == 0 {
-            return Ok(());
-        }
-        match read::<u64>(self.0, offsets().regs_cs)? {
-            USER32_CS => Err(Counter::Compat),
-            _ => Ok(()),
-        }
+/// Whether the system call's number is one of the 32-bit table.
+#[inline(always)]
+pub fn is_compat() -> Result<bool, Counter> {
+    let status = offsets().task_status;
+    if status == 0 {
+        return Ok(false);
     }
+    // SAFETY: always callable in a tracing program.
+    let task = unsafe { bpf_get_current_task() };
+    Ok(read::<u32>(task, status)? & TS_COMPAT != 0)
 }
 
 /// Address of the `struct sock` behind a descriptor of the current task.

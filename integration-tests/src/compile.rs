@@ -16,13 +16,24 @@ pub fn target_dir() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| home().join("../target"), PathBuf::from)
 }
 
+const USUAL: [&str; 5] = ["-O2", "-g", "-Wall", "-Wextra", "-Werror"];
+
 /// Compiles `source` (relative to this crate) unless its program is newer, and gives the program.
 pub fn c_program(source: &str) -> Result<PathBuf> {
+    c_program_as("", source, &["-pthread"])
+}
+
+/// Likewise with these flags more, and these words more in the program's name.
+pub fn c_program_as(suffix: &str, source: &str, flags: &[&str]) -> Result<PathBuf> {
     let source = home().join(source);
     let dir = target_dir().join("c-programs");
     fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
-    let name = source.file_stem().context("a source file has a name")?;
-    let program = dir.join(name);
+    let mut name = source
+        .file_stem()
+        .context("a source file has a name")?
+        .to_owned();
+    name.push(suffix);
+    let program = dir.join(&name);
     let changed = fs::metadata(&source).and_then(|file| file.modified());
     let changed = changed.with_context(|| format!("looking at {}", source.display()))?;
     if fs::metadata(&program)
@@ -33,11 +44,13 @@ pub fn c_program(source: &str) -> Result<PathBuf> {
     }
     // Tests that run at the same time must not see half a program.
     let unfinished = tempfile::Builder::new()
-        .prefix(name)
+        .prefix(&name)
         .tempfile_in(&dir)?
         .into_temp_path();
     let status = Command::new("cc")
-        .args(["-O2", "-g", "-Wall", "-Wextra", "-Werror", "-pthread", "-o"])
+        .args(USUAL)
+        .args(flags)
+        .arg("-o")
         .arg(&unfinished)
         .arg(&source)
         .status()

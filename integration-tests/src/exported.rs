@@ -173,13 +173,13 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Reads what follows the line `summary:`.
+    /// Reads what follows the line `summary:`: samples are indented, headings are not.
     pub fn read(lines: &[String]) -> Result<Self> {
-        let start = lines.iter().position(|line| line == "summary:");
+        let start = lines.iter().position(|line| line.starts_with("summary:"));
         let start = start.context("the collector said no summary")?;
         let lines = lines.iter().skip(start + 1);
         let samples = lines
-            .take_while(|line| line.starts_with("  "))
+            .filter(|line| line.starts_with("  "))
             .map(|line| sample(line.trim()).with_context(|| format!("{line:?} of the summary")));
         Ok(Self {
             samples: samples.collect::<Result<_>>()?,
@@ -227,7 +227,9 @@ mod tests {
     fn a_summary_is_read_and_summed_by_labels() -> Result<()> {
         let lines = [
             "ready",
-            "summary:",
+            "summary: 43 spans in 3 traces",
+            "lost: nothing",
+            "counters:",
             "  a 3",
             "  b{cpu=\"0\",reason=\"x\"} 1",
             "  b{cpu=\"1\",reason=\"x\"} 2",

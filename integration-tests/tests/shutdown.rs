@@ -67,14 +67,22 @@ fn read_answer(answers: &mut BufReader<TcpStream>) -> Result<()> {
     Ok(())
 }
 
-/// Ends the collector while the clients ask; gives what it left, when it was told to end, and what
-/// the clients were answered.
-fn stop_under_load(
-    collector: Collector,
-    front: u16,
-) -> Result<(Finished, Instant, Vec<Completed>)> {
+#[test]
+fn what_was_answered_before_the_signal_is_exported_within_five_seconds() -> Result<()> {
+    if let Some(why) = programs::why_not(&["nginx"]).or_else(collector::why_not) {
+        println!("skipped: stopping under load: {why}");
+        return Ok(());
+    }
+    let sandbox = Sandbox::new()?;
+    let nginx = Nginx::start(&sandbox)?;
+    let (front, back) = (nginx.front, nginx.back);
+    let options = Options {
+        ports: vec![front, back],
+        ..Options::default()
+    };
+    let collector = Collector::start(&sandbox, &options)?;
     let stop = AtomicBool::new(false);
-    thread::scope(|scope| {
+    let (finished, signalled, completed) = thread::scope(|scope| {
         let stop = &stop;
         let clients: Vec<_> = (0..CLIENTS)
             .map(|number| scope.spawn(move || client(front, number, stop)))
@@ -91,12 +99,31 @@ fn stop_under_load(
             }
         }
         Ok((finished?, signalled, completed))
-    })
+    })?;
+    nginx.stop()?;
+    let before = completed.iter().filter(|(_, at)| *at < signalled);
+    let before: Vec<_> = before.map(|(target, _)| target.as_str()).collect();
+    ensure!(before.len() > 1000, "only {} requests", before.len());
+    check_exported(&finished, &before, front, back)?;
+    println!(
+        "{} requests before SIGTERM, {} after; it took {:?} to end",
+        before.len(),
+        completed.len() - before.len(),
+        finished.elapsed
+    );
+    Ok(())
 }
 
-/// Which requests have a whole server span, at nginx's front and back.
-fn exported(finished: &Finished, front: u16, back: u16) -> HashSet<(&'static str, &str)> {
-    finished
+/// Both of nginx's spans of every request are there, in time and without a loss.
+fn check_exported(finished: &Finished, before: &[&str], front: u16, back: u16) -> Result<()> {
+    let said = finished.said.join("\n");
+    ensure!(finished.status.success(), "{}\n{said}", finished.status);
+    ensure!(
+        finished.elapsed < STOP_LIMIT,
+        "it took {:?}",
+        finished.elapsed
+    );
+    let exported: HashSet<_> = finished
         .spans
         .iter()
         .filter(|span| !span.attributes.contains_key("deeptrace.incomplete"))
@@ -109,36 +136,7 @@ fn exported(finished: &Finished, front: u16, back: u16) -> HashSet<(&'static str
             };
             Some((side, span.text("url.path")))
         })
-        .collect()
-}
-
-#[test]
-fn what_was_answered_before_the_signal_is_exported_within_five_seconds() -> Result<()> {
-    if let Some(why) = programs::why_not(&["nginx"]).or_else(collector::why_not) {
-        println!("skipped: stopping under load: {why}");
-        return Ok(());
-    }
-    let sandbox = Sandbox::new()?;
-    let nginx = Nginx::start(&sandbox)?;
-    let (front, back) = (nginx.front, nginx.back);
-    let options = Options {
-        ports: vec![front, back],
-        ..Options::default()
-    };
-    let collector = Collector::start(&sandbox, &options)?;
-    let (finished, signalled, completed) = stop_under_load(collector, front)?;
-    nginx.stop()?;
-    let said = finished.said.join("\n");
-    ensure!(finished.status.success(), "{}\n{said}", finished.status);
-    ensure!(
-        finished.elapsed < STOP_LIMIT,
-        "it took {:?}",
-        finished.elapsed
-    );
-    let exported = exported(&finished, front, back);
-    let before = completed.iter().filter(|(_, at)| *at < signalled);
-    let before: Vec<_> = before.map(|(target, _)| target.as_str()).collect();
-    ensure!(before.len() > 1000, "only {} requests", before.len());
+        .collect();
     let missing: Vec<_> = before
         .iter()
         .flat_map(|target| [("front", *target), ("back", *target)])
@@ -159,11 +157,5 @@ fn what_was_answered_before_the_signal_is_exported_within_five_seconds() -> Resu
         let lost = finished.summary.sum(name, &[]);
         ensure!(lost == 0, "{name} is {lost}\n{said}");
     }
-    println!(
-        "{} requests before SIGTERM, {} after; it took {:?} to end",
-        before.len(),
-        completed.len() - before.len(),
-        finished.elapsed
-    );
     Ok(())
 }

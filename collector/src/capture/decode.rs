@@ -100,7 +100,11 @@ impl SocketEvent<'_> {
         ConnectionId {
             sock: self.sock,
             send_base: self.local_isn.wrapping_add(syn),
-            receive_base: self.remote_isn.wrapping_add(1),
+            // The other end of a unix socket has an inode only while it is open and accepted.
+            receive_base: match self.protocol {
+                Protocol::Unix => 0,
+                Protocol::Tcp | Protocol::Udp => self.remote_isn.wrapping_add(1),
+            },
         }
     }
 }

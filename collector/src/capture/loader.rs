@@ -22,7 +22,12 @@ const PROGRAMS: [(&str, &str); 5] = [
 ];
 
 /// Programs that `sys_exit` continues in, in the order of `ebpf::maps::Stage`.
-const STAGES: [&str; 3] = ["one_message", "many_messages", "next_message"];
+const STAGES: [&str; 4] = [
+    "one_message",
+    "message_lengths",
+    "many_messages",
+    "next_message",
+];
 
 /// What the capture is started with.
 #[derive(Clone, Copy, Debug)]
@@ -212,10 +217,7 @@ impl Capture {
 fn load_stages(programs: &mut Ebpf) -> Result<ProgramArray<MapData>, CaptureError> {
     let mut stages = take(programs, "STAGES", ProgramArray::try_from)?;
     for (index, name) in (0..).zip(STAGES) {
-        let fail = |source| CaptureError::Attach {
-            name,
-            source: Box::new(source),
-        };
+        let fail = |source| attach_error(name, source);
         let program = raw_tracepoint(programs, name).map_err(fail)?;
         program.load().map_err(fail)?;
         let fd = program.fd().map_err(fail)?;
@@ -246,10 +248,7 @@ fn attach(programs: &mut Ebpf, name: &'static str, tracepoint: &str) -> Result<(
             program.attach(tracepoint)
         })
         .map(drop)
-        .map_err(|source| CaptureError::Attach {
-            name,
-            source: Box::new(source),
-        })
+        .map_err(|source| attach_error(name, source))
 }
 
 fn take<T>(
@@ -268,13 +267,31 @@ fn take<T>(
 }
 
 pub(super) fn load_error(error: EbpfError) -> CaptureError {
-    let denied = |error: &std::io::Error| error.kind() == std::io::ErrorKind::PermissionDenied;
-    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&error);
-    while let Some(cause) = source {
-        if cause.downcast_ref::<std::io::Error>().is_some_and(denied) {
-            return CaptureError::NotPermitted(Box::new(error));
-        }
-        source = cause.source();
+    if is_forbidden(&error) {
+        return CaptureError::NotPermitted(Box::new(error));
     }
     CaptureError::Load(Box::new(error))
+}
+
+fn attach_error(name: &'static str, source: ProgramError) -> CaptureError {
+    if is_forbidden(&source) {
+        return CaptureError::NotPermitted(Box::new(source.into()));
+    }
+    CaptureError::Attach {
+        name,
+        source: Box::new(source),
+    }
+}
+
+/// EPERM: a capability is missing. EACCES is not asked for, since the verifier says that too.
+fn is_forbidden(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        let io = cause.downcast_ref::<std::io::Error>();
+        if io.is_some_and(|io| io.raw_os_error() == Some(libc::EPERM)) {
+            return true;
+        }
+        next = cause.source();
+    }
+    false
 }

@@ -1,7 +1,7 @@
 //! What the kernel side must know of this kernel and this processor.
 
 use super::btf::{Btf, BtfError};
-use ebpf_common::{Call, Offsets, SYSCALL_TABLE};
+use ebpf_common::{COMPAT_CALL, Call, Offsets, SYSCALL_TABLE};
 
 /// Resolves every offset from the running kernel's BTF.
 pub fn resolve(btf: &Btf) -> Result<Offsets, BtfError> {
@@ -26,13 +26,14 @@ pub fn resolve(btf: &Btf) -> Result<Offsets, BtfError> {
         sock_daddr: common("skc_daddr")?,
         sock_rcv_saddr: common("skc_rcv_saddr")?,
         sock_dport: common("skc_dport")?,
-        sock_num: common("skc_num")?,
+        sock_flags: common("skc_flags")?,
         sock_v6_daddr: common("skc_v6_daddr")?,
         sock_v6_rcv_saddr: common("skc_v6_rcv_saddr")?,
         sock_net: common("skc_net")?,
         sock_protocol: sock("sk_protocol")?,
         sock_type: sock("sk_type")?,
         sock_socket: sock("sk_socket")?,
+        inet_sport: btf.offset("inet_sock", "inet_sport")?,
         net_inum: btf.offset("net", "ns.inum")?,
         tcp_snd_una: tcp("snd_una")?,
         tcp_snd_nxt: tcp("snd_nxt")?,
@@ -61,7 +62,7 @@ fn registers(btf: &Btf) -> Result<Offsets, BtfError> {
             regs("r8")?,
             regs("r9")?,
         ],
-        regs_cs: regs("cs")?,
+        task_status: btf.offset("task_struct", "thread_info.status")?,
         ..Offsets::default()
     })
 }
@@ -80,7 +81,6 @@ fn registers(btf: &Btf) -> Result<Offsets, BtfError> {
             x0 + 32,
             x0 + 40,
         ],
-        regs_cs: 0,
         ..Offsets::default()
     })
 }
@@ -96,8 +96,24 @@ pub fn syscall_table() -> [u8; SYSCALL_TABLE] {
             *entry = call as u8;
         }
     }
+    for number in COMPAT_NUMBERS {
+        if let Some(entry) = table.get_mut(number) {
+            *entry |= COMPAT_CALL;
+        }
+    }
     table
 }
+
+/// Numbers of the i386 table (`arch/x86/entry/syscalls/syscall_32.tbl`): read, write,
+/// socketcall, readv, writev, sendfile, sendfile64, splice, recvmmsg, sendmmsg, sendto,
+/// sendmsg, recvfrom, recvmsg, `recvmmsg_time64`.
+#[cfg(target_arch = "x86_64")]
+const COMPAT_NUMBERS: [usize; 15] = [
+    3, 4, 102, 145, 146, 187, 239, 313, 337, 345, 369, 370, 371, 372, 417,
+];
+/// 32-bit programs are not told apart on this processor.
+#[cfg(not(target_arch = "x86_64"))]
+const COMPAT_NUMBERS: [usize; 0] = [];
 
 fn numbers() -> [(libc::c_long, Call); 15] {
     [

@@ -21,7 +21,12 @@ pub struct Ports {
 /// costs 5 ms for each thousand of connections, so it is not made for each process;
 /// who keeps it hears of new listeners otherwise.
 #[derive(Debug, Default)]
-pub struct SocketTables(HashMap<u64, SocketTable>);
+pub struct SocketTables {
+    namespaces: HashMap<u64, SocketTable>,
+    /// Processes whose descriptors we may not list: their ports stay unknown until they listen
+    /// or connect anew.
+    pub denied: u64,
+}
 
 #[derive(Debug, Default, PartialEq, Eq)]
 struct SocketTable {
@@ -47,7 +52,10 @@ impl SocketTables {
             return Ok(ports);
         }
         let inodes = match entry.socket_inodes(MAX_DESCRIPTORS) {
-            Err(Error::Denied { .. }) => return Ok(ports),
+            Err(Error::Denied { .. }) => {
+                self.denied += 1;
+                return Ok(ports);
+            }
             inodes => inodes?,
         };
         if inodes.is_empty() {
@@ -56,7 +64,7 @@ impl SocketTables {
         let Some(namespace) = entry.namespace("ns/net")? else {
             return Ok(ports);
         };
-        let table = match self.0.entry(namespace) {
+        let table = match self.namespaces.entry(namespace) {
             Slot::Occupied(slot) => slot.into_mut(),
             Slot::Vacant(slot) => slot.insert(SocketTable::read(entry, needs)?),
         };

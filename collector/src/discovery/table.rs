@@ -327,8 +327,10 @@ impl Table {
         let process = entry.process(needs)?;
         let ports = match ports {
             Some(ports) => ports,
+            None if process.kernel_thread => Ports::default(),
             None => self.mentioned_ports(&entry, needs)?,
         };
+        self.counts.denied += std::mem::take(&mut self.sockets.denied);
         let same = self
             .known
             .get(&pid)

@@ -107,7 +107,8 @@ impl Flags {
     pub const UNSEEN: u16 = 1 << 4;
     /// A read returned 0 on a stream: the peer sends no more.
     pub const END: u16 = 1 << 5;
-    /// A datagram was longer than the reader's buffer.
+    /// A datagram was longer than the reader's buffer, as far as the call tells: recvmsg and
+    /// recvmmsg do, recvfrom with MSG_TRUNC too; read, readv and a plain recvfrom do not.
     pub const DATAGRAM_CUT: u16 = 1 << 6;
     /// `offset`, `other_offset` and the sequence numbers are not to be trusted: the counters
     /// changed while they were read.
@@ -142,13 +143,16 @@ pub struct SocketRecord {
     pub comm: [u8; 16],
     /// Address of the kernel's `struct sock`: tells sockets apart while they live
     pub sock: u64,
-    /// Offset of the message's first byte in its direction; 0 = first byte after the SYN
+    /// Offset of the message's first byte in its direction; 0 = first byte after the SYN (TCP),
+    /// first byte seen (unix), always (UDP). Too high, with a gap before and an overlap behind,
+    /// where threads that share a socket without a lock move the stream before the call returns.
     pub offset: u64,
     /// Where the other direction stood when the call returned
     pub other_offset: u64,
     /// Initial sequence number of this end (TCP); inode (unix)
     pub local_isn: u32,
-    /// Initial sequence number of the other end (TCP), 0 before it is known; inode (unix)
+    /// Initial sequence number of the other end (TCP), 0 before it is known; inode (unix), 0
+    /// before it accepts and after it closes
     pub remote_isn: u32,
     /// Inode of the network namespace
     pub netns: u32,

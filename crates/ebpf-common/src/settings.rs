@@ -11,6 +11,10 @@ pub const MAX_MESSAGES: u32 = 16;
 /// call has a higher number on x86-64 or arm64.
 pub const SYSCALL_TABLE: usize = 512;
 
+/// Bit of a table entry beside the [`crate::Call`]: in the 32-bit table, this number is a
+/// call that may move a socket's bytes.
+pub const COMPAT_CALL: u8 = 0x80;
+
 /// Offsets of the kernel's struct fields in bytes, from the running kernel's BTF.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -22,6 +26,8 @@ pub struct Offsets {
     pub task_files: u32,
     pub task_pid: u32,
     pub task_tgid: u32,
+    /// `thread_info.status` on x86-64 (tells system calls of the 32-bit table); 0 = no such field.
+    pub task_status: u32,
     pub files_fdt: u32,
     pub fdtable_fd: u32,
     pub fdtable_max_fds: u32,
@@ -36,13 +42,14 @@ pub struct Offsets {
     pub sock_daddr: u32,
     pub sock_rcv_saddr: u32,
     pub sock_dport: u32,
-    pub sock_num: u32,
+    pub sock_flags: u32,
     pub sock_v6_daddr: u32,
     pub sock_v6_rcv_saddr: u32,
     pub sock_net: u32,
     pub sock_protocol: u32,
     pub sock_type: u32,
     pub sock_socket: u32,
+    pub inet_sport: u32,
     pub net_inum: u32,
     pub tcp_snd_una: u32,
     pub tcp_snd_nxt: u32,
@@ -58,9 +65,6 @@ pub struct Offsets {
     pub regs_number: u32,
     /// Arguments in the saved registers.
     pub regs_args: [u32; 6],
-    /// Code segment in the saved registers (x86-64: tells 32-bit programs); 0 = no such register.
-    pub regs_cs: u32,
-    pub reserved: u32,
 }
 
 /// Switches of the whole capture.
@@ -135,9 +139,9 @@ pub enum Counter {
     NotASocket = 3,
     /// A socket of a family or type that is not captured (not a loss).
     OtherSocket = 4,
-    /// The call returned an error or EAGAIN: nothing moved (not a loss).
+    /// The call returned an error or EAGAIN, or had no room for a byte: nothing moved (not a loss).
     CallFailed = 5,
-    /// `MSG_PEEK`: the bytes will be read again (not a loss).
+    /// `MSG_PEEK`, `MSG_OOB`, `MSG_ERRQUEUE`: nothing of the stream moved (not a loss).
     Peeked = 6,
     /// User space switched the connection off (not a loss).
     SwitchedOff = 7,
@@ -149,7 +153,7 @@ pub enum Counter {
     Unstable = 10,
     /// More messages than `MAX_MESSAGES` in one call: records were lost.
     TooManyMessages = 11,
-    /// A 32-bit program's system call: its numbers mean something else, a record was lost.
+    /// A call of the 32-bit table that may have moved a socket's bytes: it is not looked at.
     Compat = 12,
     /// The map of traced processes was full: a child is not traced.
     TargetsFull = 13,

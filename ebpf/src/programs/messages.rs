@@ -3,7 +3,7 @@
 
 use crate::emit::{begin, scratch, submit};
 use crate::iov::{Buffer, MultiMessageHeader, fill_peer, read_user};
-use crate::maps::{Messages, STAGES, Scratch, Stage, count};
+use crate::maps::{Messages, STAGES, Scratch, Stage, Work, count};
 use crate::sock::{Transport, fill_identity, fill_streams, fill_unix_positions};
 use crate::task::sock_of_fd;
 use aya_ebpf::macros::raw_tracepoint;
@@ -11,7 +11,10 @@ use aya_ebpf::programs::RawTracePointContext;
 use ebpf_common::{Counter, Flags, MAX_MESSAGES, MAX_PAYLOAD};
 
 const MSG_TRUNC: u32 = 0x20;
+/// The kernel's own limit of messages in one call (`UIO_MAXIOV`).
+const MAX_LENGTHS: u64 = 1024;
 const MMSGHDR_BYTES: u64 = size_of::<MultiMessageHeader>() as u64;
+const MSG_LEN_OFFSET: u64 = core::mem::offset_of!(MultiMessageHeader, len) as u64;
 
 /// Every call but the mmsg ones: one message.
 #[raw_tracepoint(tracepoint = "sys_exit")]
@@ -19,6 +22,19 @@ pub fn one_message(_ctx: RawTracePointContext) -> i32 {
     if let Err(counter) = scratch().and_then(try_message) {
         count(counter);
     }
+    0
+}
+
+/// recvmmsg, sendmmsg: how far the call moved the stream, of which the return value says nothing.
+#[raw_tracepoint(tracepoint = "sys_exit")]
+pub fn message_lengths(ctx: RawTracePointContext) -> i32 {
+    if let Err(counter) = scratch().and_then(|scratch| add_lengths(&mut scratch.work)) {
+        count(counter);
+        return 0;
+    }
+    // SAFETY: the loader fills the array with programs of this type. Does not return.
+    unsafe { STAGES.tail_call(&ctx, Stage::Messages as u32) };
+    count(Counter::NoStage);
     0
 }
 
@@ -58,45 +74,54 @@ fn try_message(scratch: &mut Scratch) -> Result<(), Counter> {
     open(scratch, moved)?;
     let end = scratch.record.offset;
     scratch.record.total_len = moved as u32;
-    scratch.record.offset = end.wrapping_sub(moved);
-    let datagram = scratch.work.transport == Transport::Udp as u32;
-    if datagram {
+    if scratch.work.transport == Transport::Udp as u32 {
         fill_peer(scratch.work.peer, &mut scratch.record);
-    }
-    if scratch.work.truncated != 0 {
-        if datagram {
+        if scratch.work.cut != 0 {
             scratch.record.flags |= Flags::DATAGRAM_CUT;
-        } else {
-            // TCP with MSG_TRUNC throws the bytes away instead of copying them.
-            scratch.work.buffer = Buffer::UNSEEN;
         }
+    } else {
+        scratch.record.offset = end.wrapping_sub(moved);
+        if moved == 0 {
+            end_of_stream(scratch)?;
+        }
+        discard(scratch);
     }
-    if scratch.work.buffer.is_unseen() {
+    if scratch.work.buffer.is_unseen() && moved != 0 {
         scratch.record.flags |= Flags::UNSEEN;
-    }
-    if moved == 0 && !datagram {
-        if scratch.work.writing != 0 {
-            return Err(Counter::CallFailed);
-        }
-        scratch.record.flags |= Flags::END;
     }
     skip_unwanted(scratch, end);
     submit(scratch)
 }
 
+/// Nothing came of a stream, though there was room for it: the peer sends no more.
+#[inline(always)]
+fn end_of_stream(scratch: &mut Scratch) -> Result<(), Counter> {
+    if scratch.work.writing != 0 || !scratch.work.buffer.has_room() {
+        return Err(Counter::CallFailed);
+    }
+    scratch.record.flags |= Flags::END;
+    Ok(())
+}
+
+/// TCP with MSG_TRUNC throws the bytes away instead of copying them.
+#[inline(always)]
+fn discard(scratch: &mut Scratch) {
+    if scratch.work.discarded != 0 && scratch.work.transport == Transport::Tcp as u32 {
+        scratch.work.buffer = Buffer::UNSEEN;
+    }
+}
+
 #[inline(always)]
 fn try_messages(scratch: &mut Scratch) -> Result<(), Counter> {
     let messages = scratch.work.moved;
-    let total = total_len(scratch.work.buffer.address, messages)?;
+    let total = scratch.work.total;
     open(scratch, total)?;
     if messages > u64::from(MAX_MESSAGES) {
         count(Counter::TooManyMessages);
-        if scratch.work.transport != Transport::Udp as u32 {
-            // Without every length the stream position of none is known.
-            scratch.record.flags |= Flags::UNSTABLE;
-        }
     }
-    scratch.record.offset = scratch.record.offset.wrapping_sub(total);
+    if scratch.work.transport != Transport::Udp as u32 {
+        scratch.record.offset = scratch.record.offset.wrapping_sub(total);
+    }
     let work = &mut scratch.work;
     work.messages = Messages {
         array: work.buffer.address,
@@ -105,6 +130,7 @@ fn try_messages(scratch: &mut Scratch) -> Result<(), Counter> {
         flags: scratch.record.flags,
         remote_port: scratch.record.remote_port,
         reserved: 0,
+        remote_addr: scratch.record.remote_addr,
     };
     Ok(())
 }
@@ -124,38 +150,54 @@ fn try_next(scratch: &mut Scratch) -> Result<bool, Counter> {
     let record = &mut scratch.record;
     record.flags = messages.flags;
     record.remote_port = messages.remote_port;
+    record.remote_addr = messages.remote_addr;
     record.total_len = entry.len;
     if scratch.work.transport == Transport::Udp as u32 {
         fill_peer(entry.header.name, record);
         if entry.header.flags & MSG_TRUNC != 0 && scratch.work.writing == 0 {
             record.flags |= Flags::DATAGRAM_CUT;
         }
-    } else if entry.len == 0 {
-        record.flags |= Flags::END;
+        return submit(scratch).map(|()| true);
     }
-    let end = record.offset + u64::from(entry.len);
+    if entry.len == 0 && end_of_stream(scratch).is_err() {
+        return Ok(true);
+    }
+    discard(scratch);
+    if scratch.work.buffer.is_unseen() && entry.len != 0 {
+        scratch.record.flags |= Flags::UNSEEN;
+    }
+    let end = scratch.record.offset + u64::from(entry.len);
     skip_unwanted(scratch, end);
     submit(scratch)?;
     scratch.record.offset = end;
     Ok(true)
 }
 
+/// Of all messages, also of those beyond `MAX_MESSAGES`: the stream moved by them too.
+///
+/// The sum grows in the map and not in a register, so that the verifier sees the same
+/// state after every turn.
 #[inline(always)]
-fn total_len(array: u64, messages: u64) -> Result<u64, Counter> {
-    let mut total = 0u64;
+fn add_lengths(work: &mut Work) -> Result<(), Counter> {
+    let (array, messages) = (work.buffer.address, work.moved);
+    let total = &raw mut work.total;
+    // SAFETY: a field of the live map entry that `work` is.
+    unsafe { total.write_volatile(0) };
     let mut index = 0;
-    while index < u64::from(MAX_MESSAGES) && index < messages {
-        let entry: MultiMessageHeader = read_user(array + index * MMSGHDR_BYTES)?;
-        total += u64::from(entry.len);
+    while index < MAX_LENGTHS && index < messages {
+        let len: u32 = read_user(array + index * MMSGHDR_BYTES + MSG_LEN_OFFSET)?;
+        // SAFETY: as above.
+        unsafe { total.write_volatile(total.read_volatile() + u64::from(len)) };
         index += 1;
     }
-    Ok(total)
+    Ok(())
 }
 
 /// No payload for a message that ends in a part of the stream that nobody wants.
 #[inline(always)]
 fn skip_unwanted(scratch: &mut Scratch, end: u64) {
-    if scratch.work.transport == Transport::Tcp as u32 && end <= scratch.work.skip_until {
+    let unwanted = end <= scratch.work.skip_until && scratch.record.total_len != 0;
+    if unwanted && scratch.work.transport == Transport::Tcp as u32 {
         scratch.record.flags |= Flags::SKIPPED;
         scratch.work.limit = 0;
     }

@@ -8,15 +8,18 @@ use crate::filter::traced_task;
 use crate::iov::{Buffer, MessageHeader, read_user};
 use crate::maps::{STAGES, Stage, Work, call_of, count, offsets};
 use crate::sock::{Transport, fill_identity, fill_streams};
-use crate::task::{Registers, read, sock_of_fd};
+use crate::task::{Registers, is_compat, read, sock_of_fd};
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
-use ebpf_common::{Call, Counter, Role};
+use ebpf_common::{COMPAT_CALL, Call, Counter, Role};
 
 const EINPROGRESS: i64 = 115;
+const MSG_OOB: u64 = 0x1;
 const MSG_PEEK: u64 = 0x2;
 const MSG_TRUNC: u64 = 0x20;
-const TCP_ESTABLISHED: u8 = 1;
+const MSG_ERRQUEUE: u64 = 0x2000;
+const TCP_SYN_SENT: u8 = 2;
+const TCP_CLOSE: u8 = 7;
 
 #[raw_tracepoint(tracepoint = "sys_exit")]
 pub fn sys_exit(ctx: RawTracePointContext) -> i32 {
@@ -29,14 +32,20 @@ pub fn sys_exit(ctx: RawTracePointContext) -> i32 {
 #[inline(always)]
 fn try_sys_exit(ctx: &RawTracePointContext) -> Result<(), Counter> {
     let regs = Registers(ctx.arg::<u64>(0));
-    let number = call_of(regs.number()?);
-    if number == 0 {
+    let entry = call_of(regs.number()?);
+    if entry == 0 {
         return Ok(());
     }
     let (tgid, tid) = traced_task()?;
-    regs.refuse_compat()?;
     let result: i64 = ctx.arg(1);
-    let call = number;
+    if is_compat()? {
+        let moved = entry & COMPAT_CALL != 0 && result > 0;
+        return if moved { Err(Counter::Compat) } else { Ok(()) };
+    }
+    let call = entry & !COMPAT_CALL;
+    if call == 0 {
+        return Ok(());
+    }
     if call >= Call::Connect as u8 {
         return try_connection(regs, call, result, tgid, tid);
     }
@@ -50,7 +59,8 @@ fn try_sys_exit(ctx: &RawTracePointContext) -> Result<(), Counter> {
     work.moved = result as u64;
     work.fd = regs.arg(0)? as i32;
     work.writing = u32::from(call >= Call::Write as u8 && call <= Call::Sendfile as u8);
-    work.truncated = 0;
+    work.discarded = 0;
+    work.cut = 0;
     work.peer = 0;
     let stage = describe(regs, call, work)?;
     // SAFETY: the loader fills the array with programs of this type. Does not return.
@@ -67,10 +77,10 @@ fn describe(regs: Registers, call: u8, work: &mut Work) -> Result<Stage, Counter
     let second = regs.arg(1)?;
     if call == Call::Recvmmsg as u8 || call == Call::Sendmmsg as u8 {
         if call == Call::Recvmmsg as u8 {
-            truncated(regs.arg(3)?)?;
+            work.discarded = discards(regs.arg(3)?)?;
         }
         work.buffer = Buffer::scattered(second, 0);
-        return Ok(Stage::Messages);
+        return Ok(Stage::Lengths);
     }
     let third = regs.arg(2)?;
     if call == Call::Recvmsg as u8 || call == Call::Sendmsg as u8 {
@@ -78,15 +88,17 @@ fn describe(regs: Registers, call: u8, work: &mut Work) -> Result<Stage, Counter
         work.buffer = Buffer::scattered(header.iov, header.iov_len);
         work.peer = header.name;
         if call == Call::Recvmsg as u8 {
-            let cut = u64::from(header.flags) & MSG_TRUNC != 0;
-            work.truncated = u32::from(truncated(third)? || cut);
+            work.discarded = discards(third)?;
+            work.cut = u32::from(u64::from(header.flags) & MSG_TRUNC != 0);
         }
     } else if call == Call::Readv as u8 || call == Call::Writev as u8 {
         work.buffer = Buffer::scattered(second, third);
     } else {
         work.buffer = Buffer::plain(second, third);
         if call == Call::Recvfrom as u8 {
-            work.truncated = u32::from(truncated(regs.arg(3)?)?);
+            work.discarded = discards(regs.arg(3)?)?;
+            // Only with MSG_TRUNC does the call tell the whole length.
+            work.cut = u32::from(work.moved > third);
         }
         if call == Call::Recvfrom as u8 || call == Call::Sendto as u8 {
             work.peer = regs.arg(4)?;
@@ -95,13 +107,14 @@ fn describe(regs: Registers, call: u8, work: &mut Work) -> Result<Stage, Counter
     Ok(Stage::Message)
 }
 
-/// Whether `MSG_TRUNC` is set; a call with `MSG_PEEK` moves nothing.
+/// Not 0 if `MSG_TRUNC` is set, with which TCP copies nothing. Calls that read beside
+/// the stream move nothing of it.
 #[inline(always)]
-fn truncated(call_flags: u64) -> Result<bool, Counter> {
-    if call_flags & MSG_PEEK != 0 {
+fn discards(call_flags: u64) -> Result<u32, Counter> {
+    if call_flags & (MSG_OOB | MSG_PEEK | MSG_ERRQUEUE) != 0 {
         return Err(Counter::Peeked);
     }
-    Ok(call_flags & MSG_TRUNC != 0)
+    Ok(u32::from(call_flags & MSG_TRUNC != 0))
 }
 
 /// sendfile(out, in, ..) and splice(in, .., out, ..): the stream moves, unseen.
@@ -146,14 +159,15 @@ fn try_connection(
     record.result = result as i32;
     if fill_identity(sock, record)? == Transport::Tcp {
         let state: u8 = read(sock, offsets().sock_state)?;
-        if state == TCP_ESTABLISHED {
-            fill_streams(sock, record)?;
-        } else if connecting {
+        if state == TCP_SYN_SENT {
             // The peer's number is not known yet; ours is one below the next byte.
             let next: u32 = read(sock, offsets().tcp_write_seq)?;
             record.local_isn = next.wrapping_sub(1);
             record.role = Role::Connector as u8;
+        } else if state != TCP_CLOSE {
+            // Also when the peer has closed before it was accepted.
+            fill_streams(sock, record)?;
         }
     }
-    submit_bare(scratch)
+    submit_bare(record)
 }

@@ -4,9 +4,9 @@
 //! The end comes from here and not from close(2): at its exit the file is gone,
 //! and a descriptor that was duplicated or inherited ends nothing.
 
-use crate::emit::{begin, scratch, submit_bare, submit_process};
-use crate::maps::{count, offsets, settings};
-use crate::sock::{fill_identity, forget, peek};
+use crate::emit::{begin, submit_bare, submit_process};
+use crate::maps::{STATE_RECORD, count, offsets, settings};
+use crate::sock::{fill_identity, forget, local_port, peek};
 use crate::task::read;
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
 use aya_ebpf::macros::raw_tracepoint;
@@ -32,10 +32,7 @@ fn try_tcp_state(ctx: &RawTracePointContext) -> Result<(), Counter> {
     let sock: u64 = ctx.arg(0);
     let state: u64 = ctx.arg::<i32>(2) as u64;
     match state {
-        TCP_LISTEN => {
-            let port: u16 = read(sock, offsets().sock_num)?;
-            report(ProcessEvent::Listen, port)
-        }
+        TCP_LISTEN => report(ProcessEvent::Listen, local_port(sock)?),
         TCP_SYN_SENT if settings().report_connects != 0 => {
             let port: u16 = read(sock, offsets().sock_dport)?;
             report(ProcessEvent::Connect, u16::from_be(port))
@@ -62,22 +59,18 @@ fn report(event: ProcessEvent, port: u16) -> Result<(), Counter> {
 
 #[inline(always)]
 fn ended(sock: u64, call: Call) -> Result<(), Counter> {
-    let scratch = scratch()?;
+    let record = STATE_RECORD.get_ptr_mut(0).ok_or(Counter::NoScratch)?;
+    // SAFETY: a live entry of this CPU, which the kernel lets one run of this program use.
+    let record = unsafe { &mut *record };
     let ids = bpf_get_current_pid_tgid();
-    begin(
-        &mut scratch.record,
-        call as u8,
-        (ids >> 32) as u32,
-        ids as u32,
-        -1,
-    );
+    begin(record, call as u8, (ids >> 32) as u32, ids as u32, -1);
     let known = match call {
-        Call::Closed => forget(sock, &mut scratch.record)?,
-        _ => peek(sock, &mut scratch.record)?,
+        Call::Closed => forget(sock, record)?,
+        _ => peek(sock, record)?,
     };
     if !known {
         return Ok(());
     }
-    fill_identity(sock, &mut scratch.record)?;
-    submit_bare(scratch)
+    fill_identity(sock, record)?;
+    submit_bare(record)
 }

@@ -2,7 +2,8 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::thread;
+use std::thread::{self, sleep};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use integration_tests::sandbox::{Sandbox, free_ports};
@@ -22,7 +23,7 @@ const BACKENDS: [(&str, Option<Manners>); 4] = [
 
 /// Accepts and never answers.
 fn stare(mut stream: TcpStream) {
-    let mut piece = [0; 65536];
+    let mut piece = vec![0; 65536];
     while stream.read(&mut piece).is_ok_and(|count| count > 0) {}
 }
 
@@ -34,7 +35,7 @@ fn greet(mut stream: TcpStream) {
 
 /// Answers everything with a page.
 fn show_a_page(mut stream: TcpStream) {
-    let mut piece = [0; 65536];
+    let mut piece = vec![0; 65536];
     while stream.read(&mut piece).is_ok_and(|count| count > 0) {
         let page = "<html>It works!</html>";
         let answer = format!(
@@ -114,19 +115,91 @@ fn a_stop_does_not_wait_for_backends() -> Result<()> {
     if skipped("stopping with bad backends", &["python3"]) {
         return Ok(());
     }
+    for settings in ["", ", retry_on_failure: {max_elapsed_time: 0}"] {
+        let sandbox = Sandbox::new()?;
+        let statuses = Statuses::start(&sandbox)?;
+        let exporters = exporters(settings)?;
+        let collector = Collector::start(&sandbox, statuses.port, &exporters)?;
+        let mut connection = statuses.connect()?;
+        for number in 0..40 {
+            connection.ask(&format!("/200/{number}"))?;
+        }
+        wait_for("the file has all spans", || {
+            Ok(collector.exported()?.len() == 40)
+        })?;
+        let finished = collector.stop()?;
+        check(&finished.summary, &exporters, &finished.said)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_stop_ends_exporters_that_hold_up_their_pipeline_and_counts_every_span() -> Result<()> {
+    if skipped("stopping with blocked pipelines", &["python3"]) {
+        return Ok(());
+    }
+    for settings in [
+        ", sending_queue: {enabled: false}",
+        ", sending_queue: {queue_size: 1, num_consumers: 1, block_on_overflow: true, batch: null}",
+    ] {
+        let sandbox = Sandbox::new()?;
+        let statuses = Statuses::start(&sandbox)?;
+        let exporters = exporters(settings)?;
+        let collector = Collector::start(&sandbox, statuses.port, &exporters)?;
+        let mut connection = statuses.connect()?;
+        for number in 0..400 {
+            connection.ask(&format!("/200/{number}"))?;
+            if number % 40 == 0 {
+                // A batch of its own.
+                sleep(Duration::from_millis(120));
+            }
+        }
+        let said = collector.stop()?;
+        let (summary, said) = (said.summary, said.said);
+        let made = summary.sum("deeptrace_spans", &[]);
+        let refused = summary.sum("otelcol_receiver_refused_spans", &[]);
+        let lost =
+            |component: &str| summary.sum("deeptrace_lost_spans", &[("component", component)]);
+        ensure!(made >= 400, "{settings}: {made} spans made\n{said}");
+        let missing = refused + lost("pipelines/traces");
+        for (name, _) in &exporters {
+            // The batch in hand may count twice, at who held it up and as not handed on.
+            let lost = missing + lost(&format!("exporters/{name}"));
+            ensure!(
+                lost >= made,
+                "{settings}: {name} lost {lost} of {made}\n{said}"
+            );
+        }
+        let sent = summary.sum("otelcol_exporter_sent_spans", &[]);
+        ensure!(
+            sent + missing >= made,
+            "{settings}: {sent} of {made} in the file\n{said}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn a_log_that_nobody_reads_does_not_end_it() -> Result<()> {
+    if skipped("a broken log pipe", &["python3"]) {
+        return Ok(());
+    }
     let sandbox = Sandbox::new()?;
     let statuses = Statuses::start(&sandbox)?;
-    let exporters = exporters("")?;
-    let collector = Collector::start(&sandbox, statuses.port, &exporters)?;
+    // Every batch that is lost is worth a line.
+    let exporters = exporters(", timeout: 100ms, retry_on_failure: {enabled: false}")?;
+    let mut collector = Collector::start_unheard(&sandbox, statuses.port, &exporters)?;
     let mut connection = statuses.connect()?;
-    for number in 0..40 {
-        connection.ask(&format!("/200/{number}"))?;
+    connection.ask("/200/first/")?;
+    for (name, _) in &exporters {
+        collector.wait_for_metric(FAILED, &format!("\"{name}\""))?;
     }
-    wait_for("the file has all spans", || {
-        Ok(collector.exported()?.len() == 40)
+    connection.ask("/200/second/")?;
+    wait_for("the file has both spans", || {
+        Ok(collector.exported()?.len() == 2)
     })?;
-    let finished = collector.stop()?;
-    check(&finished.summary, &exporters, &finished.said)
+    collector.end()?;
+    Ok(())
 }
 
 /// Every span is in the file, and lost for everybody else with a reason.

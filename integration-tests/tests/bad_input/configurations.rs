@@ -7,7 +7,7 @@ use integration_tests::sandbox::Sandbox;
 
 use crate::run::{command, run, skipped};
 
-/// A configuration that works; `>` lines of a case replace the line that has the same key.
+/// A configuration that works.
 const GOOD: &str = "\
 receivers:
   ebpf:
@@ -26,128 +26,148 @@ service:
       exporters: [debug]
 ";
 
-/// Name, texts of the files (`{0}` in the command line), and what is said.
+/// A line of the good configuration and what stands there instead; files laid over it; what is
+/// said.
 struct Case {
     name: &'static str,
-    files: Vec<String>,
+    line: &'static str,
+    instead: &'static str,
+    above: &'static [&'static str],
     said: &'static [&'static str],
 }
 
-fn case(name: &'static str, files: &[&str], said: &'static [&'static str]) -> Case {
-    let files = files.iter().map(|text| (*text).to_owned()).collect();
-    Case { name, files, said }
-}
-
-/// One line of the good configuration in another way.
-fn changed(
-    name: &'static str,
-    line: &str,
-    into: &str,
-    said: &'static [&'static str],
-) -> Result<Case> {
-    ensure!(GOOD.contains(line), "{line} is not there");
-    Ok(case(name, &[&GOOD.replace(line, into)], said))
-}
-
-fn cases() -> Result<Vec<Case>> {
-    Ok(vec![
-        changed(
-            "an unknown key",
-            "ring_buffer_mib: 1",
-            "ring_bufer_mib: 1",
-            &[
-                "0.yaml:3: receivers::ebpf::ring_bufer_mib: unknown key, did you mean \"ring_buffer_mib\"?",
-            ],
-        )?,
-        changed(
-            "an unknown key of a selection rule",
-            "ring_buffer_mib: 1",
-            "select:\n      - {action: include, port: 80}",
-            &["0.yaml:4: receivers::ebpf::select::0::port: unknown key"],
-        )?,
-        changed(
-            "wrong types",
-            "ring_buffer_mib: 1",
-            "ring_buffer_mib: lots\n    unix_sockets: 3",
-            &[
-                "0.yaml:3: receivers::ebpf::ring_buffer_mib: expected a whole number, 0 or more, got \"lots\"",
-                "0.yaml:4: receivers::ebpf::unix_sockets: expected true or false, got 3",
-            ],
-        )?,
-        changed(
-            "a value out of its range",
-            "ring_buffer_mib: 1",
-            "ring_buffer_mib: 3",
-            &["0.yaml:3: receivers::ebpf::ring_buffer_mib: must be a power of two from 1 to 1024"],
-        )?,
-        changed(
-            "a dangling reference",
-            "exporters: [debug]",
-            "exporters: [debg]",
-            &[
-                "0.yaml:15: service::pipelines::traces::exporters: references exporter \"debg\" \
-               which is not configured, did you mean \"debug\"?",
-            ],
-        )?,
-        changed(
-            "a bad duration",
-            "decision_wait: 1s",
-            "decision_wait: 1 second",
-            &["0.yaml:6: processors::span_linker::decision_wait: \
-               expected a duration such as 200ms or 1m30s, got \"1 second\""],
-        )?,
-        changed(
-            "no YAML",
-            "  ebpf:",
-            "  ebpf: [",
-            &["0.yaml:", "not valid YAML"],
-        )?,
-        case(
-            "an empty file",
-            &[""],
-            &["0.yaml: the configuration is empty"],
-        ),
-        case(
-            "two files that contradict each other",
-            &[GOOD, "exporters:\n  - debug\n"],
-            &[
-                "1.yaml:1: exporters: expected a mapping, got a list",
-                "0.yaml:15: service::pipelines::traces::exporters: references exporter \"debug\" \
-                 which is not configured",
-            ],
-        ),
-        case(
-            "a second file that takes away what the first one uses",
-            &[
-                GOOD,
-                "\nservice:\n  pipelines:\n    traces:\n      exporters: []\n",
-            ],
-            &["1.yaml:5: service::pipelines::traces::exporters: at least one is needed"],
-        ),
-        case(
-            "a mistake in the second of three files",
-            &[
-                GOOD,
-                "exporters:\n  debug:\n    verbosity: loud\n",
-                "processors:\n",
-            ],
-            &[
-                "1.yaml:3: exporters::debug::verbosity: \"loud\" is not one of basic, normal, detailed",
-                "0.yaml:14: service::pipelines::traces::processors: references processor",
-            ],
-        ),
-    ])
-}
+const CASES: &[Case] = &[
+    Case {
+        name: "an unknown key",
+        line: "ring_buffer_mib: 1",
+        instead: "ring_bufer_mib: 1",
+        above: &[],
+        said: &[
+            "0.yaml:3: receivers::ebpf::ring_bufer_mib: unknown key, did you mean \"ring_buffer_mib\"?",
+        ],
+    },
+    Case {
+        name: "an unknown key of a selection rule",
+        line: "ring_buffer_mib: 1",
+        instead: "select:\n      - {action: include, port: 80}",
+        above: &[],
+        said: &["0.yaml:4: receivers::ebpf::select::0::port: unknown key"],
+    },
+    Case {
+        name: "mistakes in a selection with a default",
+        line: "ring_buffer_mib: 1",
+        instead: "select:\n      defalt: include\n      rules:\n      - {action: include, executable: '['}",
+        above: &[],
+        said: &[
+            "0.yaml:4: receivers::ebpf::select::defalt: unknown key, did you mean \"default\"?",
+            "0.yaml:6: receivers::ebpf::select::rules::0::executable: not a pattern: unclosed",
+        ],
+    },
+    Case {
+        name: "wrong types",
+        line: "ring_buffer_mib: 1",
+        instead: "ring_buffer_mib: lots\n    unix_sockets: 3",
+        above: &[],
+        said: &[
+            "0.yaml:3: receivers::ebpf::ring_buffer_mib: expected a whole number, 0 or more, got \"lots\"",
+            "0.yaml:4: receivers::ebpf::unix_sockets: expected true or false, got 3",
+        ],
+    },
+    Case {
+        name: "a value out of its range",
+        line: "ring_buffer_mib: 1",
+        instead: "ring_buffer_mib: 3",
+        above: &[],
+        said: &[
+            "0.yaml:3: receivers::ebpf::ring_buffer_mib: must be a power of two from 1 to 1024",
+        ],
+    },
+    Case {
+        name: "a dangling reference",
+        line: "exporters: [debug]",
+        instead: "exporters: [debg]",
+        above: &[],
+        said: &[
+            "0.yaml:15: service::pipelines::traces::exporters: references exporter \"debg\" \
+             which is not configured, did you mean \"debug\"?",
+        ],
+    },
+    Case {
+        name: "a bad duration",
+        line: "decision_wait: 1s",
+        instead: "decision_wait: 1 second",
+        above: &[],
+        said: &["0.yaml:6: processors::span_linker::decision_wait: \
+             expected a duration such as 200ms or 1m30s, got \"1 second\""],
+    },
+    Case {
+        name: "no YAML",
+        line: "  ebpf:",
+        instead: "  ebpf: [",
+        above: &[],
+        said: &["0.yaml:", "not valid YAML"],
+    },
+    Case {
+        name: "an empty file",
+        line: GOOD,
+        instead: "",
+        above: &[],
+        said: &["0.yaml: the configuration is empty"],
+    },
+    Case {
+        name: "two files that contradict each other",
+        line: "",
+        instead: "",
+        above: &["exporters:\n  - debug\n"],
+        said: &[
+            "1.yaml:1: exporters: expected a mapping, got a list",
+            "0.yaml:15: service::pipelines::traces::exporters: references exporter \"debug\" \
+             which is not configured",
+        ],
+    },
+    Case {
+        name: "a second file that takes away what the first one uses",
+        line: "",
+        instead: "",
+        above: &["\nservice:\n  pipelines:\n    traces:\n      exporters: []\n"],
+        said: &["1.yaml:5: service::pipelines::traces::exporters: at least one is needed"],
+    },
+    Case {
+        name: "a mistake in the second of three files",
+        line: "",
+        instead: "",
+        above: &[
+            "exporters:\n  debug:\n    verbosity: loud\n",
+            "processors:\n",
+        ],
+        said: &[
+            "1.yaml:3: exporters::debug::verbosity: \"loud\" is not one of basic, normal, detailed",
+            "0.yaml:14: service::pipelines::traces::processors: references processor",
+        ],
+    },
+];
 
 #[test]
 fn a_configuration_that_cannot_be_used_is_refused_by_file_line_and_path() -> Result<()> {
     if skipped("bad configurations", &[]) {
         return Ok(());
     }
-    for Case { name, files, said } in cases()? {
+    for Case {
+        name,
+        line,
+        instead,
+        above,
+        said,
+    } in CASES
+    {
         let sandbox = Sandbox::new()?;
         let mut arguments = Vec::new();
-        for (number, text) in files.iter().enumerate() {
+        let base = GOOD.replacen(line, instead, 1);
+        ensure!(
+            !above.is_empty() || base != GOOD,
+            "{name}: nothing is wrong"
+        );
+        for (number, text) in [base.as_str()].iter().chain(*above).enumerate() {
             let file = format!("{number}.yaml");
             fs::write(sandbox.dir().join(&file), text)?;
             arguments.extend(["--config".to_owned(), file]);
@@ -157,13 +177,13 @@ fn a_configuration_that_cannot_be_used_is_refused_by_file_line_and_path() -> Res
             arguments.extend(command_name);
             let ended = run(&sandbox, &command(&[], &arguments)?)?;
             ensure!(ended.code == Some(1), "{name}: {ended:?}");
-            for line in said {
+            for line in *said {
                 ensure!(
                     ended.said.contains(line),
                     "{name}: {line} is not said\n{ended:?}"
                 );
             }
-            arguments.truncate(2 * files.len());
+            arguments.truncate(2 * (1 + above.len()));
         }
     }
     Ok(())

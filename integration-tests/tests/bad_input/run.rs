@@ -1,7 +1,8 @@
 //! The collector as a program, and a program for it to trace.
 
+use std::fmt::Write as _;
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
@@ -18,6 +19,8 @@ use integration_tests::sandbox::{Output, Process, Sandbox, free_ports, uninterru
 pub const STOP_LIMIT: Duration = Duration::from_secs(6);
 /// How long anything else may take.
 const LIMIT: Duration = Duration::from_secs(30);
+/// What it says last before it runs.
+const READY: &str = "everything is running";
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Why a test cannot run here; says so.
@@ -105,42 +108,62 @@ impl Collector {
         receiver: &str,
         exporters: &[(String, String)],
     ) -> Result<Self> {
+        let mut collector = Self::spawn(sandbox, receiver, exporters, Output::Log)?;
+        wait_for("the collector is ready", || {
+            if let Some(status) = collector.process.ended()? {
+                bail!("it ended ({status})\n{}", collector.process.logged());
+            }
+            Ok(collector.process.logged().contains(READY))
+        })?;
+        Ok(collector)
+    }
+
+    /// One whose stderr is a pipe that nobody reads any more once it is ready.
+    pub fn start_unheard(
+        sandbox: &Sandbox,
+        port: u16,
+        exporters: &[(String, String)],
+    ) -> Result<Self> {
+        let select = format!("    select: [{{action: include, listen_port: {port}}}]\n");
+        let mut collector = Self::spawn(sandbox, &select, exporters, Output::PipedErrors)?;
+        let errors = collector.process.child.stderr.take();
+        let mut lines = BufReader::new(errors.context("stderr is a pipe")?).lines();
+        let ready = lines.any(|line| line.is_ok_and(|line| line.contains(READY)));
+        ensure!(ready, "it ended before it was ready");
+        Ok(collector)
+    }
+
+    fn spawn(
+        sandbox: &Sandbox,
+        receiver: &str,
+        exporters: &[(String, String)],
+        output: Output,
+    ) -> Result<Self> {
         let [metrics_port] = free_ports()?;
         let spans = sandbox.dir().join("spans.jsonl");
-        let names: String = exporters
-            .iter()
-            .map(|(name, _)| format!(", {name}"))
-            .collect();
-        let sections: String = exporters
-            .iter()
-            .map(|(name, settings)| format!("  {name}: {settings}\n"))
-            .collect();
+        let (mut names, mut sections) = ("file".to_owned(), String::new());
+        for (name, settings) in exporters {
+            write!(names, ", {name}")?;
+            writeln!(sections, "  {name}: {settings}")?;
+        }
         let config = format!(
             "receivers:\n  ebpf:\n{receiver}\
              processors:\n  span_linker: {{decision_wait: 100ms}}\n\
              exporters:\n  file: {{path: {}}}\n{sections}\
              service:\n  telemetry: {{metrics: {{readers: [{{pull: {{exporter: {{prometheus: \
              {{host: 127.0.0.1, port: {metrics_port}}}}}}}}}]}}}}\n  pipelines:\n    traces: \
-             {{receivers: [ebpf], processors: [span_linker], exporters: [file{names}]}}\n",
+             {{receivers: [ebpf], processors: [span_linker], exporters: [{names}]}}\n",
             spans.display()
         );
         let file = sandbox.dir().join("collector.yaml");
         fs::write(&file, config)?;
         let file = file.display().to_string();
         let command = command(&[], &["--config", &file])?;
-        let process = sandbox.spawn("collector", &command, Output::Log)?;
-        let mut collector = Self {
-            process,
+        Ok(Self {
+            process: sandbox.spawn("collector", &command, output)?,
             metrics_port,
             spans,
-        };
-        wait_for("the collector is ready", || {
-            if let Some(status) = collector.process.ended()? {
-                bail!("it ended ({status})\n{}", collector.process.logged());
-            }
-            Ok(collector.process.logged().contains("everything is running"))
-        })?;
-        Ok(collector)
+        })
     }
 
     pub fn pid(&self) -> u32 {
@@ -176,6 +199,19 @@ impl Collector {
 
     /// Ends it with SIGTERM: well, and in time.
     pub fn stop(mut self) -> Result<Finished> {
+        let said = self.end()?;
+        let lines: Vec<String> = said.lines().map(str::to_owned).collect();
+        let summary = Summary::read(&lines).with_context(|| said.clone())?;
+        let spans = read_file(&self.spans)?;
+        Ok(Finished {
+            spans,
+            summary,
+            said,
+        })
+    }
+
+    /// The same, giving only what it said.
+    pub fn end(&mut self) -> Result<String> {
         let ended = self.process.ended()?;
         ensure!(ended.is_none(), "it had ended\n{}", self.process.logged());
         let begun = Instant::now();
@@ -187,14 +223,7 @@ impl Collector {
         ensure!(status.success(), "it ended with {status}\n{said}");
         ensure!(elapsed < STOP_LIMIT, "it took {elapsed:?} to end\n{said}");
         ensure!(!said.contains("panicked"), "it panicked\n{said}");
-        let lines: Vec<String> = said.lines().map(str::to_owned).collect();
-        let summary = Summary::read(&lines).with_context(|| said.clone())?;
-        let spans = read_file(&self.spans)?;
-        Ok(Finished {
-            spans,
-            summary,
-            said,
-        })
+        Ok(said)
     }
 }
 
@@ -256,7 +285,7 @@ impl Connection {
     pub fn ask(&mut self, path: &str) -> Result<()> {
         self.send(path)?;
         let mut answer = Vec::new();
-        let mut piece = [0; 65536];
+        let mut piece = vec![0; 65536];
         while !answer.ends_with(path.as_bytes()) {
             let count = self.stream.read(&mut piece)?;
             ensure!(count > 0, "{path}: the server hung up");

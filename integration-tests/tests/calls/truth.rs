@@ -1,6 +1,7 @@
 //! What must have been captured, from what the workload says that it did.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context as _, Result};
@@ -86,8 +87,8 @@ pub struct Expected {
     flags: u16,
     total_len: u64,
     captured_len: u64,
-    /// Offset and the other direction's, where they can be known.
-    offsets: Option<(u64, u64)>,
+    /// Offset and the other direction's.
+    offsets: (u64, u64),
     first_bytes: String,
     hash: Option<String>,
 }
@@ -119,7 +120,7 @@ pub fn truth(row: &Row<'_>, made: &[Made]) -> Result<Truth> {
             base.clone_from(&positions);
         }
         let beside = peeked || one.flags & MSG_OOB != 0;
-        truth.peeked += u64::from(row.captured() && beside && one.dir == "read" && one.ret >= 0);
+        truth.peeked += u64::from(beside && one.dir == "read" && one.ret >= 0);
         if one.entry == MAX_MESSAGES && row.captured() {
             *truth.losses.entry("too_many_messages").or_default() += 1;
         }
@@ -131,23 +132,7 @@ pub fn truth(row: &Row<'_>, made: &[Made]) -> Result<Truth> {
         truth.events.push(expected(row, one, offsets)?);
     }
     truth.ends = [positions["read"], positions["write"]];
-    if truth.losses.contains_key("too_many_messages") && row.protocol() == Protocol::Tcp {
-        mark_unstable(&mut truth.events);
-    }
-    if row.stream && row.unix() && !truth.losses.is_empty() {
-        mark_unstable(&mut truth.events);
-    }
     Ok(truth)
-}
-
-/// More messages than are followed: their place is not known, which the flag says.
-fn mark_unstable(events: &mut [Expected]) {
-    let mmsg = |one: &Expected| matches!(one.call, Call::Recvmmsg | Call::Sendmmsg);
-    let many = events.iter().filter(|one| mmsg(one)).count();
-    for one in events.iter_mut().take(many.min(MAX_MESSAGES as usize)) {
-        one.flags |= Flags::UNSTABLE;
-        one.offsets = None;
-    }
 }
 
 /// Whether a record is due at all.
@@ -214,7 +199,7 @@ fn expected(row: &Row<'_>, one: &Made, offsets: (u64, u64)) -> Result<Expected> 
         flags,
         total_len: ret,
         captured_len: captured,
-        offsets: Some(if row.stream { offsets } else { (0, 0) }),
+        offsets: if row.stream { offsets } else { (0, 0) },
         first_bytes: if unseen {
             String::new()
         } else {
@@ -247,8 +232,11 @@ pub fn differences(expected: &Expected, event: &SocketEvent<'_>) -> Vec<String> 
         };
     }
     let comm = String::from_utf8_lossy(&event.comm);
-    let shown = &event.payload[..event.payload.len().min(64)];
-    let first_bytes: String = shown.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut first_bytes = String::new();
+    for byte in event.payload.iter().take(64) {
+        // Writing to a string does not fail.
+        let _ = write!(first_bytes, "{byte:02x}");
+    }
     same!("call", expected.call, event.call);
     same!("direction", expected.direction, event.direction);
     let ids = (event.tgid, event.tid, comm.trim_end_matches('\0'));
@@ -269,9 +257,8 @@ pub fn differences(expected: &Expected, event: &SocketEvent<'_>) -> Vec<String> 
     if let Some(inode) = expected.unix_inode {
         same!("inode", inode, event.local_isn);
     }
-    if let Some(offsets) = expected.offsets {
-        same!("offsets", offsets, (event.offset, event.other_offset));
-    }
+    let offsets = (event.offset, event.other_offset);
+    same!("offsets", expected.offsets, offsets);
     if let Some(hash) = &expected.hash {
         same("hash of the payload", hash.clone(), fnv1a(event.payload));
     }

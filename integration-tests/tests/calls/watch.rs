@@ -1,10 +1,11 @@
 //! The capture under test, and what it saw.
 
 use std::fs;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use collector::capture::{
     Call, Capture, CaptureMode, Counter, Event, Options, ProcessEvent, SocketEvent, decode,
 };
@@ -21,6 +22,16 @@ pub fn why_not() -> Option<&'static str> {
     fs::metadata(VMLINUX)
         .is_err()
         .then_some("the capture of calls needs a kernel with BTF")
+}
+
+/// A TCP connection of this process with itself: who connected, who accepted.
+pub fn tcp_pair() -> Result<(TcpStream, TcpStream)> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let connector = TcpStream::connect(listener.local_addr()?)?;
+    let (acceptor, _) = listener.accept()?;
+    connector.set_nodelay(true)?;
+    acceptor.set_nodelay(true)?;
+    Ok((connector, acceptor))
 }
 
 /// Inode of this process's network namespace.
@@ -48,6 +59,13 @@ impl Watch {
 
     pub fn trace(&mut self, pid: u32) -> Result<()> {
         Ok(self.capture.trace(pid)?)
+    }
+
+    /// Traces the test itself, for what needs no program of its own.
+    pub fn start_here(options: &Options) -> Result<Self> {
+        let mut watch = Self::start(options)?;
+        watch.trace(std::process::id())?;
+        Ok(watch)
     }
 
     pub fn untrace(&mut self, pid: u32) {
@@ -120,6 +138,14 @@ impl Watch {
         }))
     }
 
+    /// The messages of this process, in the order of capture: no connects and no ends.
+    pub fn messages(&self) -> Result<Vec<SocketEvent<'_>>> {
+        let own = std::process::id();
+        let message =
+            |event: &SocketEvent<'_>| (event.call as u8) < Call::Connect as u8 && event.tgid == own;
+        Ok(self.sockets()?.filter(message).collect())
+    }
+
     /// The children that a process was seen to make.
     pub fn children(&self, parent: u32) -> Vec<u32> {
         let child = |record: &Vec<u8>| match decode(record) {
@@ -138,13 +164,10 @@ impl Watch {
         self.records.len()
     }
 
-    /// Changes the mode of the connection that an event belongs to.
-    pub fn set_mode(&mut self, record: usize, mode: CaptureMode) -> Result<()> {
-        let bytes = self.records.get(record).context("no such record")?;
-        let Event::Socket(event) = decode(bytes)? else {
-            bail!("a process has no mode");
-        };
-        ensure!(event.local_isn != 0, "{event:?} belongs to no connection");
+    /// Changes the mode of the connection that the last message belongs to.
+    pub fn set_mode(&mut self, mode: CaptureMode) -> Result<()> {
+        let messages = self.messages()?;
+        let event = messages.last().context("no message")?;
         let (id, role) = (event.connection_id(), event.role as u32);
         self.capture.set_mode(id, CaptureMode { role, ..mode });
         Ok(())

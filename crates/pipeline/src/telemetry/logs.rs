@@ -29,6 +29,9 @@ pub fn init_logs(settings: &LogSettings) -> Result<(), LogError> {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
+        // A log that cannot be written would be told by `eprintln!`, which panics when stderr is
+        // a pipe that broke: whoever reads the logs must not be able to end the collector.
+        .log_internal_errors(false)
         .with_ansi(io::stderr().is_terminal());
     let result = match settings.encoding {
         Encoding::Console => builder.try_init(),
