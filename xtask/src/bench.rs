@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: measures what tracing costs, with the program `bench` of integration-tests.
+//! `cargo xtask bench`: measures what tracing costs, with the benchmark `syscall_cost` of integration-tests.
 
 use anyhow::Result;
 use clap::Args;
@@ -9,7 +9,7 @@ use crate::setup;
 /// What to measure.
 #[derive(Args)]
 pub struct Options {
-    /// Handed on to the program `bench`.
+    /// Handed on to the benchmark.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     rest: Vec<String>,
 }
@@ -22,13 +22,12 @@ pub fn run(options: &Options, interrupt: &Interrupt) -> Result<()> {
         interrupt,
     )?;
     let bench = [
-        "run",
-        "--release",
+        "bench",
         "-q",
         "-p",
         "integration-tests",
-        "--bin",
-        "bench",
+        "--bench",
+        "syscall_cost",
         "--",
     ];
     run::run(cargo().args(bench).args(&options.rest), interrupt)
