@@ -257,6 +257,7 @@ impl Worker {
             if let Err(error) = self.scan() {
                 tracing::warn!(%error, "cannot look for new processes");
             }
+            self.tracker.sweep(now, &mut self.world, &mut self.out);
             self.count();
         }
         // What a piece waits for may lie in the ring buffer still, however late we are.

@@ -13,7 +13,7 @@ use span_model::{
     ConnectionKey, Initiator, LinkFacts, Opening, ProcessKey, RequestKey, Resource, Span, SpanId,
     SpanKind,
 };
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -72,6 +72,8 @@ pub struct Output {
 /// Every connection of every traced process.
 pub struct Tracker {
     connections: HashMap<ConnectionId, Tracked>,
+    /// Connections with pieces that wait for others.
+    waiting: HashSet<ConnectionId>,
     threads: Threads,
     /// What a thread had read last when it called `connect`, by socket.
     connects: HashMap<u64, Option<SpanId>>,
@@ -107,6 +109,7 @@ impl Tracker {
     pub fn new(limits: TrackerLimits) -> Self {
         Self {
             connections: HashMap::new(),
+            waiting: HashSet::new(),
             threads: Threads::default(),
             connects: HashMap::new(),
             limits,
@@ -144,21 +147,44 @@ impl Tracker {
         }
     }
 
-    /// Lets waiting pieces go and forgets idle connections; called every second or so.
+    /// Lets pieces go that have waited long enough; called every few milliseconds.
     pub fn tick(&mut self, now_ns: u64, world: &mut impl Surroundings, out: &mut Output) {
-        let too_much = self.buffered_bytes() > self.limits.buffered_bytes;
-        let idle_before = now_ns.saturating_sub(self.limits.idle_ns);
-        let mut idle = Vec::new();
-        for (id, tracked) in &mut self.connections {
-            let now = if too_much { u64::MAX } else { now_ns };
-            tracked.connection.release(now, &mut tracked.exchange);
-            tracked.collect(&mut self.threads, &mut self.counts, world, out);
-            if tracked.last_ns < idle_before {
-                idle.push(*id);
-            }
+        for id in std::mem::take(&mut self.waiting) {
+            self.release(id, now_ns, world, out);
         }
+    }
+
+    /// Forgets idle connections, and lets every waiting piece go if they take too much
+    /// memory; called every second or so, for it looks at every connection.
+    pub fn sweep(&mut self, now_ns: u64, world: &mut impl Surroundings, out: &mut Output) {
+        if self.buffered_bytes() > self.limits.buffered_bytes {
+            self.tick(u64::MAX, world, out);
+        }
+        let idle_before = now_ns.saturating_sub(self.limits.idle_ns);
+        let connections = self.connections.iter();
+        let idle: Vec<_> = connections
+            .filter(|(_, tracked)| tracked.last_ns < idle_before)
+            .map(|(id, _)| *id)
+            .collect();
         for id in idle {
             self.forget(id, Unpaired::Closed, world, out);
+        }
+    }
+
+    fn release(
+        &mut self,
+        id: ConnectionId,
+        now_ns: u64,
+        world: &mut impl Surroundings,
+        out: &mut Output,
+    ) {
+        let Some(tracked) = self.connections.get_mut(&id) else {
+            return;
+        };
+        tracked.connection.release(now_ns, &mut tracked.exchange);
+        tracked.collect(&mut self.threads, &mut self.counts, world, out);
+        if tracked.connection.is_waiting() {
+            self.waiting.insert(id);
         }
     }
 
@@ -235,6 +261,9 @@ impl Tracker {
                 .push(event.direction, &piece, &mut tracked.exchange);
         }
         tracked.collect(&mut self.threads, &mut self.counts, world, out);
+        if tracked.connection.is_waiting() {
+            self.waiting.insert(id);
+        }
         if event.direction == Direction::Read && !event.has(Flags::END) {
             let cause = tracked.cause_of_read();
             self.threads.read(event.tid, id, cause);

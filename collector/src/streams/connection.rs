@@ -223,6 +223,11 @@ impl Connection {
         }
     }
 
+    /// Pieces wait for others.
+    pub fn is_waiting(&self) -> bool {
+        self.earliest_held().is_some()
+    }
+
     /// The direction whose first held piece is older.
     fn earliest_held(&self) -> Option<Direction> {
         let read = self
@@ -294,7 +299,7 @@ impl Connection {
             .half(direction)
             .next()
             .is_some_and(|next| piece.offset > next);
-        let waiting_already = self.earliest_held().is_some();
+        let waiting_already = self.is_waiting();
         early || waiting_already || self.request_is_late(direction, piece.mark.other_offset)
     }
 
