@@ -298,10 +298,8 @@ impl Worker {
         self.oldest_ns = None;
         let spans = std::mem::take(&mut self.out.spans);
         let openings = std::mem::take(&mut self.out.openings);
-        let batch = Batch {
-            resource_spans: otlp::encode(spans, VERSION),
-            openings,
-        };
+        let mut batch = Batch::new(otlp::encode(spans, VERSION));
+        batch.openings = openings;
         if !batch.is_empty() && self.output.blocking_send(batch).is_err() {
             tracing::debug!("the pipelines ended before the receiver");
         }

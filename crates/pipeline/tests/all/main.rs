@@ -7,3 +7,4 @@ mod flow;
 mod otlp_answers;
 mod otlp_queue;
 mod support;
+mod wire;
