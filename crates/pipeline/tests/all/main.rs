@@ -3,6 +3,7 @@
 
 mod config_errors;
 mod config_merge;
+mod extensions;
 mod flow;
 mod otlp_answers;
 mod otlp_queue;

@@ -26,6 +26,7 @@ pub const FACTORIES: Factories = Factories {
     receivers: &[FEED],
     processors: &[HOLD],
     exporters: pipeline::exporters::ALL,
+    extensions: pipeline::extensions::ALL,
 };
 
 /// Sends so many batches at once from a thread, then waits to be stopped.
