@@ -9,6 +9,7 @@ use crate::config::node::Node;
 use crate::config::report::{Finding, Report};
 use crate::config::{ComponentId, decode, join};
 use crate::extensions::{Extension, Extensions};
+use crate::receipt::NotTaken;
 use crate::receiver::{BatchSender, Running};
 use crate::telemetry::Metrics;
 use async_trait::async_trait;
@@ -66,8 +67,10 @@ pub trait Exporter: Send + Sync {
     /// A backend that is not there is no error.
     async fn start(&mut self) -> Result<(), BoxError>;
 
-    /// Takes a batch over. Waits only if it is meant to push back; counts what it refuses.
-    async fn consume(&self, batch: Arc<Batch>);
+    /// Takes a batch over: from then on the exporter answers for its spans, and counts those
+    /// it has to give up. Waits only if it is meant to push back. What it does not take is
+    /// no loss yet: the pipeline gives it back or counts it.
+    async fn consume(&self, batch: Arc<Batch>) -> Result<(), NotTaken>;
 
     /// Sends what it still has, is back before the deadline, and counts what it had to give up.
     async fn shutdown(&self, deadline: Instant);

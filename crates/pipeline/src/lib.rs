@@ -13,10 +13,12 @@ mod graph;
 pub mod otlp;
 pub mod otlp_json;
 mod queue;
+mod receipt;
 pub mod receiver;
 mod serve;
 pub mod service;
 pub mod telemetry;
+mod wire;
 
 pub use batch::Batch;
 pub use component::{
@@ -26,5 +28,7 @@ pub use component::{
 pub use config::{Config, ConfigError};
 pub use extensions::{Extension, Extensions};
 pub use opentelemetry_proto::tonic as proto;
-pub use receiver::{BatchSender, Running};
+pub use receipt::{NotTaken, Outcome, Receipt};
+pub use receiver::{BatchSender, Running, Undelivered};
 pub use service::{Service, ServiceError, Summary};
+pub use wire::{Malformed, count_spans};

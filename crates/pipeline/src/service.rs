@@ -204,8 +204,7 @@ impl Service {
             let exporters = pipeline
                 .exporters
                 .iter()
-                .filter_map(|id| up.exporters.get(id))
-                .cloned()
+                .filter_map(|id| Some((id.to_string(), Arc::clone(up.exporters.get(id)?))))
                 .collect();
             let driver = Driver::new(
                 pipeline.id.as_str(),

@@ -8,3 +8,4 @@ mod flow;
 mod otlp_answers;
 mod otlp_queue;
 mod support;
+mod wire;

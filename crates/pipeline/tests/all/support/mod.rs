@@ -1,5 +1,6 @@
 //! A receiver that makes spans, a processor that holds them, and ways to run a configuration.
 
+pub mod everything;
 pub mod peer;
 
 use pipeline::clock::Monotonic;
@@ -109,14 +110,11 @@ pub fn batch_of(batch: u64, spans: u64) -> Batch {
         spans: (0..spans).map(span).collect(),
         ..ScopeSpans::default()
     }];
-    Batch {
-        resource_spans: vec![ResourceSpans {
-            resource,
-            scope_spans,
-            ..ResourceSpans::default()
-        }],
-        openings: Vec::new(),
-    }
+    Batch::new(vec![ResourceSpans {
+        resource,
+        scope_spans,
+        ..ResourceSpans::default()
+    }])
 }
 
 /// Holds batches back until a tick that comes after `hold`.
