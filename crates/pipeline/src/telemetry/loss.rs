@@ -17,12 +17,16 @@ pub enum Loss {
     RetriesExhausted,
     /// Still there when the time to stop was over.
     Shutdown,
-    /// The file or terminal did not take them.
+    /// The file, terminal or storage did not take them.
     Unwritable,
+    /// The disk under a storage had no room.
+    DiskFull,
+    /// The storage gave back something else than was stored.
+    Damaged,
 }
 
 impl Loss {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 9] = [
         Self::QueueFull,
         Self::TooLarge,
         Self::Refused,
@@ -30,6 +34,8 @@ impl Loss {
         Self::RetriesExhausted,
         Self::Shutdown,
         Self::Unwritable,
+        Self::DiskFull,
+        Self::Damaged,
     ];
 
     /// The value of the label `reason`.
@@ -42,6 +48,8 @@ impl Loss {
             Self::RetriesExhausted => "retries_exhausted",
             Self::Shutdown => "shutdown",
             Self::Unwritable => "unwritable",
+            Self::DiskFull => "disk_full",
+            Self::Damaged => "damaged",
         }
     }
 }

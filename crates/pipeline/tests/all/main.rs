@@ -7,5 +7,6 @@ mod extensions;
 mod flow;
 mod otlp_answers;
 mod otlp_queue;
+mod storage;
 mod support;
 mod wire;
