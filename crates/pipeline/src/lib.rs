@@ -8,9 +8,11 @@ pub mod clock;
 pub mod component;
 pub mod config;
 pub mod exporters;
+mod gate;
 mod graph;
 pub mod otlp;
 pub mod otlp_json;
+pub mod processors;
 mod queue;
 pub mod receiver;
 pub mod service;
@@ -22,6 +24,7 @@ pub use component::{
     ProcessorSettings, Receiver, ReceiverSettings, Settings,
 };
 pub use config::{Config, ConfigError};
+pub use gate::Gate;
 pub use opentelemetry_proto::tonic as proto;
-pub use receiver::{BatchSender, Running};
+pub use receiver::{BatchSender, Input, Running};
 pub use service::{Service, ServiceError, Summary};

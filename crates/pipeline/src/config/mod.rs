@@ -216,6 +216,7 @@ fn build(root: &Node, factories: &Factories, report: &mut Report) -> Option<Conf
     let _: Section<()> = section::<()>(root, "extensions", &[], report);
     let service = service::read(root, report);
     let service = service?;
+    service::check_order(root, &service.pipelines, &processors, report);
     Some(Config {
         receivers,
         processors,

@@ -6,4 +6,5 @@ mod config_merge;
 mod flow;
 mod otlp_answers;
 mod otlp_queue;
+mod processors;
 mod support;
