@@ -8,6 +8,8 @@ use crate::clock::Monotonic;
 use crate::config::node::Node;
 use crate::config::report::{Finding, Report};
 use crate::config::{ComponentId, decode, join};
+use crate::extensions::{Extension, Extensions};
+use crate::gate::Gate;
 use crate::receipt::NotTaken;
 use crate::receiver::{BatchSender, Running};
 use crate::telemetry::Metrics;
@@ -42,6 +44,11 @@ pub trait Receiver: Send {
 pub trait Processor: Send {
     /// Takes a batch; what is ready goes to `out`, the rest stays for later.
     fn process(&mut self, batch: Batch, now: Monotonic, out: &mut Vec<Batch>);
+
+    /// What it may close in front of its pipeline; None: nothing.
+    fn gate(&self) -> Option<Gate> {
+        None
+    }
 
     /// How often [`tick`](Self::tick) is wanted; None: never.
     fn tick_interval(&self) -> Option<Duration> {
@@ -82,6 +89,8 @@ pub struct Context {
     pub id: ComponentId,
     /// Where its counters go.
     pub metrics: Metrics,
+    /// What it may ask for help; empty while extensions themselves are built.
+    pub extensions: Extensions,
 }
 
 /// Settings as serde reads them; unknown keys and wrong types are found before `check` is called.
@@ -102,12 +111,29 @@ pub trait ReceiverSettings: Any + Debug + Send + Sync {
 pub trait ProcessorSettings: Debug + Send + Sync {
     /// Builds one instance; every pipeline gets its own.
     fn build(&self, context: Context) -> Result<Box<dyn Processor>, BoxError>;
+
+    /// Whether it only works well as the first of its pipeline.
+    fn belongs_first(&self) -> bool {
+        false
+    }
 }
 
 /// Settings of an exporter.
 pub trait ExporterSettings: Debug + Send + Sync {
     /// Builds the exporter without doing any IO.
     fn build(&self, context: Context) -> Result<Box<dyn Exporter>, BoxError>;
+
+    /// The extension that it needs, if any, and the key that names it, such as
+    /// `sending_queue::storage`.
+    fn extension(&self) -> Option<(&'static str, &str)> {
+        None
+    }
+}
+
+/// Settings of an extension.
+pub trait ExtensionSettings: Debug + Send + Sync {
+    /// Builds the extension without doing any IO.
+    fn build(&self, context: Context) -> Result<Arc<dyn Extension>, BoxError>;
 }
 
 /// Notes what is wrong with one component's values.
@@ -187,6 +213,8 @@ pub type ReceiverFactory = Factory<dyn ReceiverSettings>;
 pub type ProcessorFactory = Factory<dyn ProcessorSettings>;
 /// An exporter type.
 pub type ExporterFactory = Factory<dyn ExporterSettings>;
+/// An extension type.
+pub type ExtensionFactory = Factory<dyn ExtensionSettings>;
 
 impl<S: ?Sized> Clone for Factory<S> {
     fn clone(&self) -> Self {
@@ -237,6 +265,17 @@ impl Factory<dyn ExporterSettings> {
     }
 }
 
+impl Factory<dyn ExtensionSettings> {
+    /// The extension type `kind` with settings `C`.
+    pub const fn extension<C: Settings + ExtensionSettings + 'static>(kind: &'static str) -> Self {
+        Self {
+            kind,
+            old_names: &[],
+            parse: |node, path, report| Some(Arc::new(read::<C>(node, path, report)?)),
+        }
+    }
+}
+
 fn read<C: Settings>(node: &Node, path: &str, report: &mut Report) -> Option<C> {
     let errors_before = report.errors.len();
     let settings: C = decode(node, path, report)?;
@@ -253,4 +292,6 @@ pub struct Factories {
     pub processors: &'static [ProcessorFactory],
     /// Exporter types.
     pub exporters: &'static [ExporterFactory],
+    /// Extension types.
+    pub extensions: &'static [ExtensionFactory],
 }
