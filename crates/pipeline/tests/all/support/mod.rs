@@ -23,7 +23,14 @@ pub const HOLD: ProcessorFactory = Factory::processor::<Hold>("hold");
 
 pub const FACTORIES: Factories = Factories {
     receivers: &[FEED],
-    processors: &[HOLD, pipeline::processors::MEMORY_LIMITER],
+    processors: &[
+        HOLD,
+        pipeline::processors::ATTRIBUTES,
+        pipeline::processors::FILTER,
+        pipeline::processors::MEMORY_LIMITER,
+        pipeline::processors::REDACTION,
+        pipeline::processors::RESOURCE,
+    ],
     exporters: pipeline::exporters::ALL,
 };
 
@@ -116,14 +123,22 @@ pub fn batch_of(batch: u64, spans: u64) -> Batch {
         spans: (0..spans).map(span).collect(),
         ..ScopeSpans::default()
     }];
+    batch_from(vec![ResourceSpans {
+        resource,
+        scope_spans,
+        ..ResourceSpans::default()
+    }])
+}
+
+pub fn batch_from(resource_spans: Vec<ResourceSpans>) -> Batch {
     Batch {
-        resource_spans: vec![ResourceSpans {
-            resource,
-            scope_spans,
-            ..ResourceSpans::default()
-        }],
+        resource_spans,
         openings: Vec::new(),
     }
+}
+
+pub fn resource_spans(batch: &Batch) -> Vec<ResourceSpans> {
+    batch.resource_spans.clone()
 }
 
 /// Holds batches back until a tick that comes after `hold`.
