@@ -93,7 +93,7 @@ pub(super) struct Actions(Vec<Action>);
 
 impl Actions {
     pub fn new(settings: &[ActionSettings]) -> Result<Self, String> {
-        let actions = settings.iter().map(|settings| settings.action());
+        let actions = settings.iter().map(ActionSettings::action);
         let actions: Result<_, _> = actions.collect();
         actions
             .map(Self)

@@ -13,24 +13,6 @@ pub(super) struct Origin<'a> {
     pub scope: &'a InstrumentationScope,
 }
 
-/// The spans of a batch, to be changed.
-pub(super) fn resource_spans(batch: &mut Batch) -> &mut Vec<ResourceSpans> {
-    &mut batch.resource_spans
-}
-
-/// Takes the spans out of a batch; openings stay.
-pub(super) fn take_resource_spans(batch: &mut Batch) -> Vec<ResourceSpans> {
-    std::mem::take(&mut batch.resource_spans)
-}
-
-/// A batch of these spans.
-pub(super) fn batch_of(resource_spans: Vec<ResourceSpans>) -> Batch {
-    Batch {
-        resource_spans,
-        ..Batch::default()
-    }
-}
-
 /// Takes out the spans for which `keep` says no, and what they leave empty. Says how many.
 pub(super) fn retain_spans(
     batch: &mut Batch,
@@ -38,7 +20,7 @@ pub(super) fn retain_spans(
 ) -> usize {
     let no_scope = InstrumentationScope::default();
     let mut dropped = 0;
-    resource_spans(batch).retain_mut(|resource_spans| {
+    batch.resource_spans_mut().retain_mut(|resource_spans| {
         let resource = resource_spans.resource.as_ref();
         let resource = resource.map_or(&[][..], |resource| &resource.attributes);
         resource_spans.scope_spans.retain_mut(|scope_spans| {

@@ -3,8 +3,10 @@
 
 mod config_errors;
 mod config_merge;
+mod extensions;
 mod flow;
 mod otlp_answers;
 mod otlp_queue;
 mod processors;
 mod support;
+mod wire;

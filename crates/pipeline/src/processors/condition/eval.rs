@@ -81,7 +81,7 @@ impl Term {
             Self::Call(function, terms) => call(*function, terms, subject)?,
             Self::Compute(left, operator, right) => {
                 let right = right.value(subject)?;
-                left.value(subject)?.compute(*operator, right)?
+                left.value(subject)?.compute(*operator, &right)?
             }
             Self::Matches(term, pattern) => Value::Bool(matches(term, pattern, subject)?),
         })

@@ -60,10 +60,12 @@ pub(super) enum Field {
     EventNanos,
 }
 
-const SCOPE_FIELDS: &[(&str, Field)] =
-    &[("name", Field::ScopeName), ("version", Field::ScopeVersion)];
+/// Fields by name.
+type Fields = &'static [(&'static str, Field)];
 
-const SPAN_FIELDS: &[(&str, Field)] = &[
+const SCOPE_FIELDS: Fields = &[("name", Field::ScopeName), ("version", Field::ScopeVersion)];
+
+const SPAN_FIELDS: Fields = &[
     ("name", Field::Name),
     ("kind", Field::Kind),
     ("status.code", Field::StatusCode),
@@ -84,14 +86,14 @@ const SPAN_FIELDS: &[(&str, Field)] = &[
     ("dropped_links_count", Field::DroppedLinks),
 ];
 
-const EVENT_FIELDS: &[(&str, Field)] = &[
+const EVENT_FIELDS: Fields = &[
     ("name", Field::EventName),
     ("time", Field::EventTime),
     ("time_unix_nano", Field::EventNanos),
 ];
 
 /// The prefixes, and what stands behind them.
-const OWNERS: &[(&str, Owner, &[(&str, Field)])] = &[
+const OWNERS: &[(&str, Owner, Fields)] = &[
     ("resource", Owner::Resource, &[]),
     ("scope", Owner::Scope, SCOPE_FIELDS),
     ("instrumentation_scope", Owner::Scope, SCOPE_FIELDS),

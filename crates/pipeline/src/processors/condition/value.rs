@@ -140,25 +140,31 @@ impl Value<'_> {
     }
 
     /// Computes with times and durations as one does, with numbers of one type only.
-    pub fn compute(self, operator: Operator, other: Self) -> Result<Self, Unanswerable> {
+    pub fn compute<'b>(
+        &self,
+        operator: Operator,
+        other: &Value<'_>,
+    ) -> Result<Value<'b>, Unanswerable> {
         use Operator::{Add, Divide, Multiply, Subtract};
-        let result = match (operator, &self, &other) {
-            (_, Self::Int(one), Self::Int(two)) => whole(operator, *one, *two).map(Self::Int),
-            (Add, Self::Float(one), Self::Float(two)) => Some(Self::Float(one + two)),
-            (Subtract, Self::Float(one), Self::Float(two)) => Some(Self::Float(one - two)),
-            (Multiply, Self::Float(one), Self::Float(two)) => Some(Self::Float(one * two)),
-            (Divide, Self::Float(one), Self::Float(two)) => Some(Self::Float(one / two)),
-            (Subtract, Self::Time(one), Self::Time(two))
-            | (Subtract, Self::Duration(one), Self::Duration(two)) => {
-                one.checked_sub(*two).map(Self::Duration)
+        let result = match (operator, self, other) {
+            (_, Self::Int(one), Value::Int(two)) => whole(operator, *one, *two).map(Value::Int),
+            (Add, Self::Float(one), Value::Float(two)) => Some(Value::Float(one + two)),
+            (Subtract, Self::Float(one), Value::Float(two)) => Some(Value::Float(one - two)),
+            (Multiply, Self::Float(one), Value::Float(two)) => Some(Value::Float(one * two)),
+            (Divide, Self::Float(one), Value::Float(two)) => Some(Value::Float(one / two)),
+            (Subtract, Self::Time(one), Value::Time(two))
+            | (Subtract, Self::Duration(one), Value::Duration(two)) => {
+                one.checked_sub(*two).map(Value::Duration)
             }
-            (Subtract, Self::Time(one), Self::Duration(two)) => {
-                one.checked_sub(*two).map(Self::Time)
+            (Subtract, Self::Time(one), Value::Duration(two)) => {
+                one.checked_sub(*two).map(Value::Time)
             }
-            (Add, Self::Time(one), Self::Duration(two))
-            | (Add, Self::Duration(one), Self::Time(two)) => one.checked_add(*two).map(Self::Time),
-            (Add, Self::Duration(one), Self::Duration(two)) => {
-                one.checked_add(*two).map(Self::Duration)
+            (Add, Self::Time(one), Value::Duration(two))
+            | (Add, Self::Duration(one), Value::Time(two)) => {
+                one.checked_add(*two).map(Value::Time)
+            }
+            (Add, Self::Duration(one), Value::Duration(two)) => {
+                one.checked_add(*two).map(Value::Duration)
             }
             _ => None,
         };

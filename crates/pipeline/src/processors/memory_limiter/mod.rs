@@ -130,6 +130,7 @@ impl Drop for MemoryLimiter {
 mod tests {
     use super::*;
     use crate::config::ComponentId;
+    use crate::extensions::Extensions;
     use crate::telemetry::Metrics;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering};
@@ -139,6 +140,7 @@ mod tests {
         let context = Context {
             id: ComponentId::parse("memory_limiter").unwrap(),
             metrics: Metrics::default(),
+            extensions: Extensions::default(),
         };
         let limits = Limits {
             soft: 80,

@@ -6,7 +6,6 @@ pub use config::RedactionSettings;
 
 use super::attribute::{self, string};
 use super::pattern::Pattern;
-use super::walk;
 use crate::batch::Batch;
 use crate::clock::Monotonic;
 use crate::component::{BoxError, Context, Processor, ProcessorSettings};
@@ -73,7 +72,7 @@ struct Done {
 
 impl Processor for Redaction {
     fn process(&mut self, mut batch: Batch, _now: Monotonic, out: &mut Vec<Batch>) {
-        for resource_spans in walk::resource_spans(&mut batch) {
+        for resource_spans in batch.resource_spans_mut() {
             if let Some(resource) = &mut resource_spans.resource {
                 self.redact(&mut resource.attributes);
             }

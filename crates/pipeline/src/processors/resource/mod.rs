@@ -1,7 +1,6 @@
 //! Changes attributes of resources.
 
 use super::action::{ActionSettings, Actions};
-use super::walk;
 use crate::batch::Batch;
 use crate::clock::Monotonic;
 use crate::component::{BoxError, Check, Context, Processor, ProcessorSettings, Settings};
@@ -35,7 +34,7 @@ struct Resource {
 
 impl Processor for Resource {
     fn process(&mut self, mut batch: Batch, _now: Monotonic, out: &mut Vec<Batch>) {
-        for resource_spans in walk::resource_spans(&mut batch) {
+        for resource_spans in batch.resource_spans_mut() {
             let resource = resource_spans.resource.get_or_insert_default();
             self.actions.apply(&mut resource.attributes);
         }

@@ -1,7 +1,6 @@
 //! `attributes` and `resource`: what actions do, to which spans, and what is wrong with a configuration.
 
 use super::bench::{Bench, Build, V, attribute, batch, batch_with, findings, shown, span};
-use crate::support::resource_spans;
 use pipeline::proto::trace::v1::Span;
 
 fn subject() -> Span {
@@ -221,7 +220,7 @@ fn resource_changes_the_resource_and_no_span() {
         attribute("team", "blue"),
     ];
     let out = bench.process(batch_with(resource, vec![span("GET").with("host.id", "8")]));
-    let resources = resource_spans(&out[0]);
+    let resources = out[0].resource_spans();
     let attributes = &resources[0].resource.as_ref().unwrap().attributes;
     let shown: Vec<String> = attributes.iter().map(shown).collect();
     assert_eq!(

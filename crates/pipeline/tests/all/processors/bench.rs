@@ -201,7 +201,7 @@ pub fn batch_with(resource: Vec<KeyValue>, spans: Vec<Span>) -> Batch {
         version: "1.2".to_owned(),
         ..InstrumentationScope::default()
     };
-    crate::support::batch_from(vec![ResourceSpans {
+    Batch::new(vec![ResourceSpans {
         resource: Some(resource),
         scope_spans: vec![ScopeSpans {
             scope: Some(scope),
@@ -244,7 +244,7 @@ pub fn shown(attribute: &KeyValue) -> String {
 }
 
 pub fn spans(batch: &Batch) -> Vec<Span> {
-    let resources = crate::support::resource_spans(batch).into_iter();
+    let resources = batch.resource_spans().into_owned().into_iter();
     let scopes = resources.flat_map(|resource| resource.scope_spans);
     scopes.flat_map(|scope| scope.spans).collect()
 }

@@ -3,7 +3,6 @@
 use super::bench::{
     Bench, Build, attribute, batch, batch_with, findings, lines, shown, span, spans,
 };
-use crate::support::resource_spans;
 use pipeline::proto::trace::v1::Span;
 use pipeline::proto::trace::v1::span::{Event, Link};
 
@@ -102,7 +101,7 @@ fn resources_scopes_events_and_links_are_redacted_too() {
     };
     let mut bench = Bench::new("redaction", "{allowed_keys: [open]}");
     let out = bench.process(batch_with(secret(), vec![span]));
-    let resources = resource_spans(&out[0]);
+    let resources = out[0].resource_spans();
     let span = &spans(&out[0])[0];
     let resource = resources[0].resource.as_ref().unwrap();
     for attributes in [

@@ -1,5 +1,6 @@
 //! A receiver that makes spans, a processor that holds them, and ways to run a configuration.
 
+pub mod everything;
 pub mod peer;
 
 use pipeline::clock::Monotonic;
@@ -32,6 +33,7 @@ pub const FACTORIES: Factories = Factories {
         pipeline::processors::RESOURCE,
     ],
     exporters: pipeline::exporters::ALL,
+    extensions: pipeline::extensions::ALL,
 };
 
 /// Sends so many batches at once from a thread, then waits to be stopped.
@@ -123,22 +125,11 @@ pub fn batch_of(batch: u64, spans: u64) -> Batch {
         spans: (0..spans).map(span).collect(),
         ..ScopeSpans::default()
     }];
-    batch_from(vec![ResourceSpans {
+    Batch::new(vec![ResourceSpans {
         resource,
         scope_spans,
         ..ResourceSpans::default()
     }])
-}
-
-pub fn batch_from(resource_spans: Vec<ResourceSpans>) -> Batch {
-    Batch {
-        resource_spans,
-        openings: Vec::new(),
-    }
-}
-
-pub fn resource_spans(batch: &Batch) -> Vec<ResourceSpans> {
-    batch.resource_spans.clone()
 }
 
 /// Holds batches back until a tick that comes after `hold`.
