@@ -4,6 +4,7 @@
 //! [`config::Config`], builds a [`service::Service`] and runs it.
 
 mod batch;
+pub mod cli;
 pub mod clock;
 pub mod component;
 pub mod config;
@@ -21,7 +22,7 @@ pub use component::{
     BoxError, Check, Context, Exporter, ExporterSettings, Factories, Factory, Processor,
     ProcessorSettings, Receiver, ReceiverSettings, Settings,
 };
-pub use config::{Config, ConfigError};
+pub use config::{Config, ConfigError, Sources};
 pub use opentelemetry_proto::tonic as proto;
 pub use receiver::{BatchSender, Running};
 pub use service::{Service, ServiceError, Summary};
