@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 use pipeline::cli::{self, Program};
 use pipeline::component::{Factories, Factory};
 use pipeline::config::Section;
-use pipeline::{Sources, exporters};
+use pipeline::{Sources, exporters, extensions};
 use std::any::Any;
 use std::process::ExitCode;
 
@@ -18,6 +18,7 @@ pub const FACTORIES: Factories = Factories {
     receivers: &[Factory::receiver::<EbpfSettings>("ebpf")],
     processors: &[span_linker::FACTORY],
     exporters: exporters::ALL,
+    extensions: extensions::ALL,
 };
 
 /// What this binary is.

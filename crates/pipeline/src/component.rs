@@ -8,6 +8,8 @@ use crate::clock::Monotonic;
 use crate::config::node::Node;
 use crate::config::report::{Finding, Report};
 use crate::config::{ComponentId, decode, join};
+use crate::extensions::{Extension, Extensions};
+use crate::receipt::NotTaken;
 use crate::receiver::{BatchSender, Running};
 use crate::telemetry::Metrics;
 use async_trait::async_trait;
@@ -65,8 +67,10 @@ pub trait Exporter: Send + Sync {
     /// A backend that is not there is no error.
     async fn start(&mut self) -> Result<(), BoxError>;
 
-    /// Takes a batch over. Waits only if it is meant to push back; counts what it refuses.
-    async fn consume(&self, batch: Arc<Batch>);
+    /// Takes a batch over: from then on the exporter answers for its spans, and counts those
+    /// it has to give up. Waits only if it is meant to push back. What it does not take is
+    /// no loss yet: the pipeline gives it back or counts it.
+    async fn consume(&self, batch: Arc<Batch>) -> Result<(), NotTaken>;
 
     /// Sends what it still has, is back before the deadline, and counts what it had to give up.
     async fn shutdown(&self, deadline: Instant);
@@ -79,6 +83,8 @@ pub struct Context {
     pub id: ComponentId,
     /// Where its counters go.
     pub metrics: Metrics,
+    /// What it may ask for help; empty while extensions themselves are built.
+    pub extensions: Extensions,
 }
 
 /// Settings as serde reads them; unknown keys and wrong types are found before `check` is called.
@@ -105,6 +111,18 @@ pub trait ProcessorSettings: Debug + Send + Sync {
 pub trait ExporterSettings: Debug + Send + Sync {
     /// Builds the exporter without doing any IO.
     fn build(&self, context: Context) -> Result<Box<dyn Exporter>, BoxError>;
+
+    /// The extension that it needs, if any, and the key that names it, such as
+    /// `sending_queue::storage`.
+    fn extension(&self) -> Option<(&'static str, &str)> {
+        None
+    }
+}
+
+/// Settings of an extension.
+pub trait ExtensionSettings: Debug + Send + Sync {
+    /// Builds the extension without doing any IO.
+    fn build(&self, context: Context) -> Result<Arc<dyn Extension>, BoxError>;
 }
 
 /// Notes what is wrong with one component's values.
@@ -184,6 +202,8 @@ pub type ReceiverFactory = Factory<dyn ReceiverSettings>;
 pub type ProcessorFactory = Factory<dyn ProcessorSettings>;
 /// An exporter type.
 pub type ExporterFactory = Factory<dyn ExporterSettings>;
+/// An extension type.
+pub type ExtensionFactory = Factory<dyn ExtensionSettings>;
 
 impl<S: ?Sized> Clone for Factory<S> {
     fn clone(&self) -> Self {
@@ -234,6 +254,17 @@ impl Factory<dyn ExporterSettings> {
     }
 }
 
+impl Factory<dyn ExtensionSettings> {
+    /// The extension type `kind` with settings `C`.
+    pub const fn extension<C: Settings + ExtensionSettings + 'static>(kind: &'static str) -> Self {
+        Self {
+            kind,
+            old_names: &[],
+            parse: |node, path, report| Some(Arc::new(read::<C>(node, path, report)?)),
+        }
+    }
+}
+
 fn read<C: Settings>(node: &Node, path: &str, report: &mut Report) -> Option<C> {
     let errors_before = report.errors.len();
     let settings: C = decode(node, path, report)?;
@@ -250,4 +281,6 @@ pub struct Factories {
     pub processors: &'static [ProcessorFactory],
     /// Exporter types.
     pub exporters: &'static [ExporterFactory],
+    /// Extension types.
+    pub extensions: &'static [ExtensionFactory],
 }

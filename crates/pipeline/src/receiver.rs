@@ -2,9 +2,15 @@
 
 use crate::batch::Batch;
 use crate::component::BoxError;
+use crate::receipt::Receipt;
 use crate::telemetry::{Counter, Metrics};
 use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
+
+/// How long `deliver` waits for room in full pipelines before it refuses.
+const ROOM_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Resolves when a receiver has ended and dropped its sender.
 pub type Running = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
@@ -25,25 +31,63 @@ pub enum Refused {
     Closed(Batch),
 }
 
+/// A batch that its receiver has to answer for: it was refused, and stays with the client.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Undelivered {
+    /// For the client.
+    pub message: String,
+    /// Whether the same batch may be taken later.
+    pub retryable: bool,
+}
+
 /// The way into every pipeline that names a receiver. Bounded: a full pipeline makes
-/// `send` and `blocking_send` wait and `try_send` refuse.
+/// `send` and `blocking_send` wait, `deliver` wait for a while, and `try_send` refuse.
 #[derive(Clone, Debug)]
 pub struct BatchSender {
     targets: Vec<mpsc::Sender<Batch>>,
+    receiver: Arc<str>,
+    metrics: Metrics,
+    /// Made at the first use: a receiver with transports counts by transport only.
+    counts: Arc<OnceLock<Counts>>,
+}
+
+#[derive(Debug)]
+struct Counts {
     accepted: Counter,
     refused: Counter,
+}
+
+impl Counts {
+    fn new(metrics: &Metrics, labels: &[(&str, &str)]) -> Self {
+        let accepted = "Spans handed to the pipelines.";
+        let refused = "Spans that the pipelines did not take.";
+        Self {
+            accepted: metrics.counter("otelcol_receiver_accepted_spans", accepted, labels),
+            refused: metrics.counter("otelcol_receiver_refused_spans", refused, labels),
+        }
+    }
 }
 
 impl BatchSender {
     /// For the receiver of this id, into these pipelines.
     pub fn new(targets: Vec<mpsc::Sender<Batch>>, receiver: &str, metrics: &Metrics) -> Self {
-        let labels = [("receiver", receiver)];
-        let accepted = "Spans handed to the pipelines.";
-        let refused = "Spans that the pipelines had no room for.";
         Self {
             targets,
-            accepted: metrics.counter("otelcol_receiver_accepted_spans", accepted, &labels),
-            refused: metrics.counter("otelcol_receiver_refused_spans", refused, &labels),
+            receiver: receiver.into(),
+            metrics: metrics.clone(),
+            counts: Arc::default(),
+        }
+    }
+
+    /// The same way, for what comes over one of several transports, with its own counters.
+    #[must_use]
+    pub fn over(&self, transport: &str) -> Self {
+        let labels = [("receiver", &*self.receiver), ("transport", transport)];
+        let counts = Counts::new(&self.metrics, &labels);
+        Self {
+            counts: Arc::new(OnceLock::from(counts)),
+            ..self.clone()
         }
     }
 
@@ -60,7 +104,7 @@ impl BatchSender {
                 .map_err(|_| self.refuse(spans))?;
         }
         last.send(batch).await.map_err(|_| self.refuse(spans))?;
-        self.accepted.add_len(spans);
+        self.counts().accepted.add_len(spans);
         Ok(())
     }
 
@@ -76,7 +120,7 @@ impl BatchSender {
                 .map_err(|_| self.refuse(spans))?;
         }
         last.blocking_send(batch).map_err(|_| self.refuse(spans))?;
-        self.accepted.add_len(spans);
+        self.counts().accepted.add_len(spans);
         Ok(())
     }
 
@@ -88,7 +132,7 @@ impl BatchSender {
             match target.try_reserve() {
                 Ok(permit) => permits.push(permit),
                 Err(error) => {
-                    self.refused.add_len(spans);
+                    self.counts().refused.add_len(spans);
                     return Err(match error {
                         mpsc::error::TrySendError::Full(()) => Refused::Full(batch),
                         mpsc::error::TrySendError::Closed(()) => Refused::Closed(batch),
@@ -96,20 +140,82 @@ impl BatchSender {
                 }
             }
         }
-        let last = permits.pop();
-        for permit in permits {
-            permit.send(batch.clone());
-        }
-        if let Some(last) = last {
-            last.send(batch);
-        }
-        self.accepted.add_len(spans);
+        hand_over(permits, batch);
+        self.counts().accepted.add_len(spans);
         Ok(())
     }
 
+    /// Hands a batch over and waits until it has been taken over for good: only then may a
+    /// receiver tell its client that the spans have arrived.
+    pub async fn deliver(&self, mut batch: Batch) -> Result<(), Undelivered> {
+        let spans = batch.span_count();
+        let counts = self.counts();
+        let outcome = match tokio::time::timeout(ROOM_TIMEOUT, self.reserve()).await {
+            Err(_) => Err(undelivered("the pipelines have no room", true)),
+            Ok(Err(Closed)) => Err(undelivered("the pipelines have ended", true)),
+            Ok(Ok(permits)) => {
+                let (receipt, outcome) = Receipt::new();
+                batch.set_receipt(receipt);
+                hand_over(permits, batch);
+                let mut unanswered = Unanswered { counts, spans };
+                let outcome = outcome.wait().await;
+                unanswered.spans = 0;
+                outcome.map_err(|why| undelivered(&why.to_string(), why.is_retryable()))
+            }
+        };
+        match &outcome {
+            Ok(()) => counts.accepted.add_len(spans),
+            Err(_) => counts.refused.add_len(spans),
+        }
+        outcome
+    }
+
+    /// A place in every pipeline. All receivers reserve in the same order, so that none waits
+    /// for another that waits for it.
+    async fn reserve(&self) -> Result<Vec<mpsc::Permit<'_, Batch>>, Closed> {
+        let mut permits = Vec::with_capacity(self.targets.len());
+        for target in &self.targets {
+            permits.push(target.reserve().await.map_err(|_| Closed)?);
+        }
+        Ok(permits)
+    }
+
     fn refuse(&self, spans: usize) -> Closed {
-        self.refused.add_len(spans);
+        self.counts().refused.add_len(spans);
         Closed
+    }
+
+    fn counts(&self) -> &Counts {
+        self.counts
+            .get_or_init(|| Counts::new(&self.metrics, &[("receiver", &*self.receiver)]))
+    }
+}
+
+/// Counts the spans of a delivery whose client went away: the pipelines have them.
+struct Unanswered<'a> {
+    counts: &'a Counts,
+    spans: usize,
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        self.counts.accepted.add_len(self.spans);
+    }
+}
+
+fn undelivered(message: &str, retryable: bool) -> Undelivered {
+    let message = message.to_owned();
+    Undelivered { message, retryable }
+}
+
+fn hand_over(permits: Vec<mpsc::Permit<'_, Batch>>, batch: Batch) {
+    let mut permits = permits.into_iter();
+    let last = permits.next_back();
+    for permit in permits {
+        permit.send(batch.clone());
+    }
+    if let Some(last) = last {
+        last.send(batch);
     }
 }
 

@@ -4,7 +4,9 @@
 mod config_errors;
 mod config_expand;
 mod config_merge;
+mod extensions;
 mod flow;
 mod otlp_answers;
 mod otlp_queue;
 mod support;
+mod wire;

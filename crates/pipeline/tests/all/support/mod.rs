@@ -1,5 +1,6 @@
 //! A receiver that makes spans, a processor that holds them, and ways to run a configuration.
 
+pub mod everything;
 pub mod peer;
 
 use pipeline::clock::Monotonic;
@@ -25,6 +26,7 @@ pub const FACTORIES: Factories = Factories {
     receivers: &[FEED],
     processors: &[HOLD],
     exporters: pipeline::exporters::ALL,
+    extensions: pipeline::extensions::ALL,
 };
 
 /// Sends so many batches at once from a thread, then waits to be stopped.
@@ -108,14 +110,11 @@ pub fn batch_of(batch: u64, spans: u64) -> Batch {
         spans: (0..spans).map(span).collect(),
         ..ScopeSpans::default()
     }];
-    Batch {
-        resource_spans: vec![ResourceSpans {
-            resource,
-            scope_spans,
-            ..ResourceSpans::default()
-        }],
-        openings: Vec::new(),
-    }
+    Batch::new(vec![ResourceSpans {
+        resource,
+        scope_spans,
+        ..ResourceSpans::default()
+    }])
 }
 
 /// Holds batches back until a tick that comes after `hold`.
