@@ -9,14 +9,14 @@ use clap::{Parser, Subcommand};
 use pipeline::cli::{self, Program};
 use pipeline::component::{Factories, Factory};
 use pipeline::config::Section;
-use pipeline::{Sources, exporters, extensions};
+use pipeline::{Sources, exporters, extensions, processors};
 use std::any::Any;
 use std::process::ExitCode;
 
 /// Component types of this binary.
 pub const FACTORIES: Factories = Factories {
     receivers: &[Factory::receiver::<EbpfSettings>("ebpf")],
-    processors: &[span_linker::FACTORY],
+    processors: &[processors::MEMORY_LIMITER, span_linker::FACTORY],
     exporters: exporters::ALL,
     extensions: extensions::ALL,
 };

@@ -191,6 +191,7 @@ fn build(root: &Node, factories: &Factories, report: &mut Report) -> Option<Conf
     let extensions = section(root, "extensions", factories.extensions, report);
     let service = service::read(root, report)?;
     check_extensions(root, &exporters, &service.extensions, report);
+    service::check_order(root, &service.pipelines, &processors, report);
     Some(Config {
         receivers,
         processors,

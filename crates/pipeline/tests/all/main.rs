@@ -8,5 +8,6 @@ mod extensions;
 mod flow;
 mod otlp_answers;
 mod otlp_queue;
+mod processors;
 mod support;
 mod wire;
