@@ -29,6 +29,7 @@ impl Bench {
         let context = Context {
             id: id.clone(),
             metrics: metrics.clone(),
+            extensions: pipeline::Extensions::default(),
         };
         Self {
             processor: config.processors[&id].build(context).unwrap(),
