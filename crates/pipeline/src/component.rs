@@ -9,6 +9,7 @@ use crate::config::node::Node;
 use crate::config::report::{Finding, Report};
 use crate::config::{ComponentId, decode, join};
 use crate::extensions::{Extension, Extensions};
+use crate::gate::Gate;
 use crate::receipt::NotTaken;
 use crate::receiver::{BatchSender, Running};
 use crate::telemetry::Metrics;
@@ -43,6 +44,11 @@ pub trait Receiver: Send {
 pub trait Processor: Send {
     /// Takes a batch; what is ready goes to `out`, the rest stays for later.
     fn process(&mut self, batch: Batch, now: Monotonic, out: &mut Vec<Batch>);
+
+    /// What it may close in front of its pipeline; None: nothing.
+    fn gate(&self) -> Option<Gate> {
+        None
+    }
 
     /// How often [`tick`](Self::tick) is wanted; None: never.
     fn tick_interval(&self) -> Option<Duration> {
@@ -105,6 +111,11 @@ pub trait ReceiverSettings: Any + Debug + Send + Sync {
 pub trait ProcessorSettings: Debug + Send + Sync {
     /// Builds one instance; every pipeline gets its own.
     fn build(&self, context: Context) -> Result<Box<dyn Processor>, BoxError>;
+
+    /// Whether it only works well as the first of its pipeline.
+    fn belongs_first(&self) -> bool {
+        false
+    }
 }
 
 /// Settings of an exporter.

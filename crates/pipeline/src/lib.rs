@@ -4,14 +4,17 @@
 //! [`config::Config`], builds a [`service::Service`] and runs it.
 
 mod batch;
+pub mod cli;
 pub mod clock;
 pub mod component;
 pub mod config;
 pub mod exporters;
 pub mod extensions;
+mod gate;
 mod graph;
 pub mod otlp;
 pub mod otlp_json;
+pub mod processors;
 mod queue;
 mod receipt;
 pub mod receiver;
@@ -25,10 +28,11 @@ pub use component::{
     BoxError, Check, Context, Exporter, ExporterSettings, ExtensionSettings, Factories, Factory,
     Processor, ProcessorSettings, Receiver, ReceiverSettings, Settings,
 };
-pub use config::{Config, ConfigError};
+pub use config::{Config, ConfigError, Sources};
 pub use extensions::{Extension, Extensions};
+pub use gate::Gate;
 pub use opentelemetry_proto::tonic as proto;
 pub use receipt::{NotTaken, Outcome, Receipt};
-pub use receiver::{BatchSender, Running, Undelivered};
+pub use receiver::{BatchSender, Input, Running, Undelivered};
 pub use service::{Service, ServiceError, Summary};
 pub use wire::{Malformed, count_spans};

@@ -2,6 +2,7 @@
 
 use crate::batch::Batch;
 use crate::component::BoxError;
+use crate::gate::Gate;
 use crate::receipt::Receipt;
 use crate::telemetry::{Counter, Metrics};
 use std::pin::Pin;
@@ -26,6 +27,9 @@ pub enum Refused {
     /// A pipeline has no room just now.
     #[error("a pipeline has no room")]
     Full(Batch),
+    /// A processor lets nothing in just now: memory is short.
+    #[error("memory is short, a pipeline takes nothing until some is free")]
+    Gated(Batch),
     /// The pipelines are gone.
     #[error("the pipelines have ended")]
     Closed(Batch),
@@ -41,11 +45,20 @@ pub struct Undelivered {
     pub retryable: bool,
 }
 
-/// The way into every pipeline that names a receiver. Bounded: a full pipeline makes
-/// `send` and `blocking_send` wait, `deliver` wait for a while, and `try_send` refuse.
+/// The way into one pipeline.
+#[derive(Clone, Debug)]
+pub struct Input {
+    /// Its queue.
+    pub queue: mpsc::Sender<Batch>,
+    /// What its processors may close in front of it.
+    pub gates: Vec<Gate>,
+}
+
+/// The way into every pipeline that names a receiver. Bounded: a full pipeline or a closed gate
+/// makes `send` and `blocking_send` wait, `deliver` refuse after a while, and `try_send` at once.
 #[derive(Clone, Debug)]
 pub struct BatchSender {
-    targets: Vec<mpsc::Sender<Batch>>,
+    targets: Vec<Input>,
     receiver: Arc<str>,
     metrics: Metrics,
     /// Made at the first use: a receiver with transports counts by transport only.
@@ -71,7 +84,7 @@ impl Counts {
 
 impl BatchSender {
     /// For the receiver of this id, into these pipelines.
-    pub fn new(targets: Vec<mpsc::Sender<Batch>>, receiver: &str, metrics: &Metrics) -> Self {
+    pub fn new(targets: Vec<Input>, receiver: &str, metrics: &Metrics) -> Self {
         Self {
             targets,
             receiver: receiver.into(),
@@ -97,13 +110,15 @@ impl BatchSender {
         let Some((last, others)) = self.targets.split_last() else {
             return Err(Closed);
         };
-        for target in others {
-            target
-                .send(batch.clone())
-                .await
-                .map_err(|_| self.refuse(spans))?;
+        for gate in self.gates() {
+            gate.pass().await;
         }
-        last.send(batch).await.map_err(|_| self.refuse(spans))?;
+        for target in others {
+            let sent = target.queue.send(batch.clone()).await;
+            sent.map_err(|_| self.refuse(spans))?;
+        }
+        let sent = last.queue.send(batch).await;
+        sent.map_err(|_| self.refuse(spans))?;
         self.counts().accepted.add_len(spans);
         Ok(())
     }
@@ -114,22 +129,30 @@ impl BatchSender {
         let Some((last, others)) = self.targets.split_last() else {
             return Err(Closed);
         };
-        for target in others {
-            target
-                .blocking_send(batch.clone())
-                .map_err(|_| self.refuse(spans))?;
+        for gate in self.gates() {
+            gate.blocking_pass();
         }
-        last.blocking_send(batch).map_err(|_| self.refuse(spans))?;
+        for target in others {
+            let sent = target.queue.blocking_send(batch.clone());
+            sent.map_err(|_| self.refuse(spans))?;
+        }
+        let sent = last.queue.blocking_send(batch);
+        sent.map_err(|_| self.refuse(spans))?;
         self.counts().accepted.add_len(spans);
         Ok(())
     }
 
-    /// Takes the batch only if every pipeline has room now; counts it as refused otherwise.
+    /// Takes the batch only if every pipeline has room and its gates are open now; counts it
+    /// as refused otherwise.
     pub fn try_send(&self, batch: Batch) -> Result<(), Refused> {
         let spans = batch.span_count();
+        if self.gates().any(|gate| gate.refuses(spans)) {
+            self.counts().refused.add_len(spans);
+            return Err(Refused::Gated(batch));
+        }
         let mut permits = Vec::with_capacity(self.targets.len());
         for target in &self.targets {
-            match target.try_reserve() {
+            match target.queue.try_reserve() {
                 Ok(permit) => permits.push(permit),
                 Err(error) => {
                     self.counts().refused.add_len(spans);
@@ -150,6 +173,10 @@ impl BatchSender {
     pub async fn deliver(&self, mut batch: Batch) -> Result<(), Undelivered> {
         let spans = batch.span_count();
         let counts = self.counts();
+        if self.gates().any(|gate| gate.refuses(spans)) {
+            counts.refused.add_len(spans);
+            return Err(undelivered("memory is short", true));
+        }
         let outcome = match tokio::time::timeout(ROOM_TIMEOUT, self.reserve()).await {
             Err(_) => Err(undelivered("the pipelines have no room", true)),
             Ok(Err(Closed)) => Err(undelivered("the pipelines have ended", true)),
@@ -175,9 +202,13 @@ impl BatchSender {
     async fn reserve(&self) -> Result<Vec<mpsc::Permit<'_, Batch>>, Closed> {
         let mut permits = Vec::with_capacity(self.targets.len());
         for target in &self.targets {
-            permits.push(target.reserve().await.map_err(|_| Closed)?);
+            permits.push(target.queue.reserve().await.map_err(|_| Closed)?);
         }
         Ok(permits)
+    }
+
+    fn gates(&self) -> impl Iterator<Item = &Gate> {
+        self.targets.iter().flat_map(|target| &target.gates)
     }
 
     fn refuse(&self, spans: usize) -> Closed {

@@ -9,8 +9,9 @@ use crate::clock;
 use crate::component::{BoxError, Context, Exporter, ExtensionSettings, Processor, Receiver};
 use crate::config::{ComponentId, Config, Pipeline};
 use crate::extensions::{Extension, Extensions};
+use crate::gate::Gate;
 use crate::graph::{Driver, PIPELINE_QUEUE_BATCHES};
-use crate::receiver::{BatchSender, Running};
+use crate::receiver::{BatchSender, Input, Running};
 use crate::telemetry::{Metrics, MetricsServer, Sample, ServeError, process};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -195,11 +196,17 @@ impl Service {
             exporter.start().await.map_err(starting("exporter", &id))?;
             up.exporters.insert(id, Arc::from(exporter));
         }
-        let mut senders: BTreeMap<ComponentId, Vec<mpsc::Sender<_>>> = BTreeMap::new();
+        let mut inputs: BTreeMap<ComponentId, Vec<Input>> = BTreeMap::new();
         for (pipeline, processors) in self.pipelines {
-            let (sender, input) = mpsc::channel(PIPELINE_QUEUE_BATCHES);
+            let (queue, input) = mpsc::channel(PIPELINE_QUEUE_BATCHES);
+            let gates = processors.iter().filter_map(|processor| processor.gate());
+            let way_in = Input {
+                queue,
+                gates: gates.collect(),
+            };
+            up.gates.extend(way_in.gates.iter().cloned());
             for receiver in pipeline.receivers {
-                senders.entry(receiver).or_default().push(sender.clone());
+                inputs.entry(receiver).or_default().push(way_in.clone());
             }
             let exporters = pipeline
                 .exporters
@@ -216,7 +223,7 @@ impl Service {
             up.pipelines.spawn(driver.run(up.abandon.clone()));
         }
         for (id, receiver) in self.receivers {
-            let targets = senders.remove(&id).unwrap_or_default();
+            let targets = inputs.remove(&id).unwrap_or_default();
             let output = BatchSender::new(targets, id.as_str(), &self.metrics);
             let running = receiver
                 .start(output, up.stop.clone())
@@ -266,6 +273,7 @@ struct Up {
     extensions: Vec<Arc<dyn Extension>>,
     exporters: BTreeMap<ComponentId, Arc<dyn Exporter>>,
     pipelines: JoinSet<()>,
+    gates: Vec<Gate>,
     receivers: JoinSet<Result<(), Failure>>,
     stop: CancellationToken,
     abandon: CancellationToken,
@@ -305,6 +313,7 @@ impl Up {
         // Exporters get half of the time even if a receiver or processor hangs.
         let halfway = begun + timeout / 2;
         self.stop.cancel();
+        self.gates.iter().for_each(Gate::retire);
         join_until(&mut self.receivers, halfway).await;
         join_until(&mut self.pipelines, halfway).await;
         self.abandon.cancel();

@@ -2,7 +2,7 @@
 
 use serde::de::{Deserializer, Error, Visitor};
 use serde::ser::Serializer;
-use std::fmt::{self, Write as _};
+use std::fmt::{self, Write};
 use std::time::Duration;
 
 /// Units in Go's order of preference; `µs` is accepted in both spellings.
@@ -35,6 +35,7 @@ fn text(duration: Duration) -> String {
         let nanos = UNITS.iter().find(|(name, _)| *name == unit);
         let nanos = nanos.map_or(1, |(_, nanos)| *nanos);
         if rest >= nanos {
+            // A String takes everything.
             let _ = write!(text, "{}{unit}", rest / nanos);
             rest %= nanos;
         }

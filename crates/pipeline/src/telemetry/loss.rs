@@ -23,10 +23,12 @@ pub enum Loss {
     DiskFull,
     /// The storage gave back something else than was stored.
     Damaged,
+    /// A condition of a processor had no answer, and was told to fail then.
+    NoAnswer,
 }
 
 impl Loss {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::QueueFull,
         Self::TooLarge,
         Self::Refused,
@@ -36,6 +38,7 @@ impl Loss {
         Self::Unwritable,
         Self::DiskFull,
         Self::Damaged,
+        Self::NoAnswer,
     ];
 
     /// The value of the label `reason`.
@@ -50,6 +53,7 @@ impl Loss {
             Self::Unwritable => "unwritable",
             Self::DiskFull => "disk_full",
             Self::Damaged => "damaged",
+            Self::NoAnswer => "no_answer",
         }
     }
 }

@@ -24,7 +24,14 @@ pub const HOLD: ProcessorFactory = Factory::processor::<Hold>("hold");
 
 pub const FACTORIES: Factories = Factories {
     receivers: &[FEED],
-    processors: &[HOLD],
+    processors: &[
+        HOLD,
+        pipeline::processors::ATTRIBUTES,
+        pipeline::processors::FILTER,
+        pipeline::processors::MEMORY_LIMITER,
+        pipeline::processors::REDACTION,
+        pipeline::processors::RESOURCE,
+    ],
     exporters: pipeline::exporters::ALL,
     extensions: pipeline::extensions::ALL,
 };
@@ -36,6 +43,8 @@ pub struct Feed {
     batches: u64,
     spans: u64,
     fail: bool,
+    /// Gives up what is refused instead of waiting.
+    impatient: bool,
     #[serde(with = "duration")]
     pause: Duration,
 }
@@ -46,6 +55,7 @@ impl Default for Feed {
             batches: 1,
             spans: 1,
             fail: false,
+            impatient: false,
             pause: Duration::ZERO,
         }
     }
@@ -67,7 +77,12 @@ impl Receiver for Feed {
     ) -> Result<Running, BoxError> {
         Ok(spawn_thread("feed", move || {
             for batch in 0..self.batches {
-                output.blocking_send(batch_of(batch, self.spans))?;
+                let batch = batch_of(batch, self.spans);
+                if self.impatient {
+                    let _ = output.try_send(batch);
+                } else {
+                    output.blocking_send(batch)?;
+                }
                 std::thread::sleep(self.pause);
             }
             if self.fail {
