@@ -3,11 +3,13 @@
 mod action;
 mod attribute;
 mod attributes;
+mod batch;
 mod condition;
 mod filter;
 mod matching;
 mod memory_limiter;
 mod pattern;
+mod probabilistic_sampler;
 mod redaction;
 mod resource;
 mod walk;
@@ -21,6 +23,12 @@ pub const MEMORY_LIMITER: ProcessorFactory =
 /// `attributes`: changes attributes of spans.
 pub const ATTRIBUTES: ProcessorFactory =
     Factory::processor::<attributes::AttributesSettings>("attributes");
+/// `batch`: joins and splits batches.
+pub const BATCH: ProcessorFactory = Factory::processor::<batch::BatchSettings>("batch");
+/// `probabilistic_sampler`: keeps a share of the traces.
+pub const PROBABILISTIC_SAMPLER: ProcessorFactory = Factory::processor::<
+    probabilistic_sampler::ProbabilisticSamplerSettings,
+>("probabilistic_sampler");
 /// `redaction`: removes and masks attributes.
 pub const REDACTION: ProcessorFactory =
     Factory::processor::<redaction::RedactionSettings>("redaction");
@@ -30,4 +38,12 @@ pub const RESOURCE: ProcessorFactory = Factory::processor::<resource::ResourceSe
 pub const FILTER: ProcessorFactory = Factory::processor::<filter::FilterSettings>("filter");
 
 /// Every processor of this crate.
-pub const ALL: &[ProcessorFactory] = &[ATTRIBUTES, FILTER, MEMORY_LIMITER, REDACTION, RESOURCE];
+pub const ALL: &[ProcessorFactory] = &[
+    ATTRIBUTES,
+    BATCH,
+    FILTER,
+    MEMORY_LIMITER,
+    PROBABILISTIC_SAMPLER,
+    REDACTION,
+    RESOURCE,
+];

@@ -3,6 +3,7 @@
 use crate::support::FACTORIES;
 use pipeline::clock::Monotonic;
 use pipeline::config::ComponentId;
+use pipeline::extensions::Extensions;
 use pipeline::proto::common::v1::any_value::Value;
 use pipeline::proto::common::v1::{AnyValue, ArrayValue, InstrumentationScope, KeyValue};
 use pipeline::proto::resource::v1::Resource;
@@ -29,6 +30,7 @@ impl Bench {
         let context = Context {
             id: id.clone(),
             metrics: metrics.clone(),
+            extensions: Extensions::default(),
         };
         Self {
             processor: config.processors[&id].build(context).unwrap(),

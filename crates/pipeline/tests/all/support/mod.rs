@@ -27,8 +27,10 @@ pub const FACTORIES: Factories = Factories {
     processors: &[
         HOLD,
         pipeline::processors::ATTRIBUTES,
+        pipeline::processors::BATCH,
         pipeline::processors::FILTER,
         pipeline::processors::MEMORY_LIMITER,
+        pipeline::processors::PROBABILISTIC_SAMPLER,
         pipeline::processors::REDACTION,
         pipeline::processors::RESOURCE,
     ],
