@@ -12,6 +12,7 @@ mod pattern;
 mod probabilistic_sampler;
 mod redaction;
 mod resource;
+mod tail_sampling;
 mod walk;
 
 use crate::component::{Factory, ProcessorFactory};
@@ -36,6 +37,9 @@ pub const REDACTION: ProcessorFactory =
 pub const RESOURCE: ProcessorFactory = Factory::processor::<resource::ResourceSettings>("resource");
 /// `filter`: drops what a condition names.
 pub const FILTER: ProcessorFactory = Factory::processor::<filter::FilterSettings>("filter");
+/// `tail_sampling`: keeps whole traces by what they are.
+pub const TAIL_SAMPLING: ProcessorFactory =
+    Factory::processor::<tail_sampling::TailSamplingSettings>("tail_sampling");
 
 /// Every processor of this crate.
 pub const ALL: &[ProcessorFactory] = &[
@@ -46,4 +50,5 @@ pub const ALL: &[ProcessorFactory] = &[
     PROBABILISTIC_SAMPLER,
     REDACTION,
     RESOURCE,
+    TAIL_SAMPLING,
 ];

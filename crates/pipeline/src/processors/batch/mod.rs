@@ -62,9 +62,10 @@ impl Processor for Joiner {
         if spans > 0 {
             self.since.get_or_insert(now);
         }
-        let enough = match self.settings.timeout.is_zero() {
-            true => 1,
-            false => self.settings.send_batch_size.max(1),
+        let enough = if self.settings.timeout.is_zero() {
+            1
+        } else {
+            self.settings.send_batch_size.max(1)
         };
         while self.spans >= enough {
             self.by_size.inc();

@@ -7,3 +7,4 @@ mod filter;
 mod memory_limiter;
 mod probabilistic_sampler;
 mod redaction;
+mod tail_sampling;

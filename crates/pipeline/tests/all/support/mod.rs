@@ -33,6 +33,7 @@ pub const FACTORIES: Factories = Factories {
         pipeline::processors::PROBABILISTIC_SAMPLER,
         pipeline::processors::REDACTION,
         pipeline::processors::RESOURCE,
+        pipeline::processors::TAIL_SAMPLING,
     ],
     exporters: pipeline::exporters::ALL,
     extensions: pipeline::extensions::ALL,
