@@ -3,7 +3,6 @@
 use crate::support::FACTORIES;
 use pipeline::clock::Monotonic;
 use pipeline::config::ComponentId;
-use pipeline::extensions::Extensions;
 use pipeline::proto::common::v1::any_value::Value;
 use pipeline::proto::common::v1::{AnyValue, ArrayValue, InstrumentationScope, KeyValue};
 use pipeline::proto::resource::v1::Resource;
@@ -30,7 +29,7 @@ impl Bench {
         let context = Context {
             id: id.clone(),
             metrics: metrics.clone(),
-            extensions: Extensions::default(),
+            extensions: pipeline::Extensions::default(),
         };
         Self {
             processor: config.processors[&id].build(context).unwrap(),
