@@ -2,11 +2,12 @@
 
 use crate::component::Check;
 use crate::config::duration;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use std::time::Duration;
 
 /// `sending_queue`
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct QueueSettings {
     /// Off: every batch is sent while the pipeline waits.
@@ -37,7 +38,7 @@ impl Default for QueueSettings {
 }
 
 /// `sending_queue::sizer`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Sizer {
     /// Batches as they came from the pipeline.
@@ -49,11 +50,12 @@ pub enum Sizer {
 }
 
 /// `sending_queue::batch`
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct BatchSettings {
     /// How long the oldest batch waits for others.
     #[serde(with = "duration")]
+    #[schemars(with = "duration::Text")]
     pub flush_timeout: Duration,
     /// Spans that leave without waiting.
     pub min_size: usize,
@@ -95,19 +97,22 @@ impl QueueSettings {
 }
 
 /// `retry_on_failure`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct RetrySettings {
     /// Off: what fails is lost.
     pub enabled: bool,
     /// Wait before the first retry.
     #[serde(with = "duration")]
+    #[schemars(with = "duration::Text")]
     pub initial_interval: Duration,
     /// Longest wait.
     #[serde(with = "duration")]
+    #[schemars(with = "duration::Text")]
     pub max_interval: Duration,
     /// Time after which a request is given up; 0 = never.
     #[serde(with = "duration")]
+    #[schemars(with = "duration::Text")]
     pub max_elapsed_time: Duration,
     /// Growth of the wait from one retry to the next.
     pub multiplier: f64,
