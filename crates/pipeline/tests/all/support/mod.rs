@@ -1,5 +1,6 @@
 //! A receiver that makes spans, a processor that holds them, and ways to run a configuration.
 
+pub mod client;
 pub mod everything;
 pub mod peer;
 
@@ -23,7 +24,7 @@ pub const FEED: ReceiverFactory = Factory::receiver::<Feed>("feed");
 pub const HOLD: ProcessorFactory = Factory::processor::<Hold>("hold");
 
 pub const FACTORIES: Factories = Factories {
-    receivers: &[FEED],
+    receivers: &[FEED, pipeline::receivers::OTLP],
     processors: &[HOLD, pipeline::processors::MEMORY_LIMITER],
     exporters: pipeline::exporters::ALL,
     extensions: pipeline::extensions::ALL,
@@ -189,6 +190,12 @@ pub fn one_pipeline(receiver: &str, processors: &str, exporter: &str, exporter_i
          service:\n  telemetry: {{metrics: {{level: none}}}}\n  pipelines:\n    traces: \
          {{receivers: [feed], processors: [{processors}], exporters: [{exporter_id}]}}\n"
     )
+}
+
+/// A port that nobody listens on just now.
+pub fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
 }
 
 pub fn config(yaml: &str) -> Config {
