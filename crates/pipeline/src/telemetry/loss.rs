@@ -19,10 +19,12 @@ pub enum Loss {
     Shutdown,
     /// The file or terminal did not take them.
     Unwritable,
+    /// A condition of a processor had no answer, and was told to fail then.
+    NoAnswer,
 }
 
 impl Loss {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::QueueFull,
         Self::TooLarge,
         Self::Refused,
@@ -30,6 +32,7 @@ impl Loss {
         Self::RetriesExhausted,
         Self::Shutdown,
         Self::Unwritable,
+        Self::NoAnswer,
     ];
 
     /// The value of the label `reason`.
@@ -42,6 +45,7 @@ impl Loss {
             Self::RetriesExhausted => "retries_exhausted",
             Self::Shutdown => "shutdown",
             Self::Unwritable => "unwritable",
+            Self::NoAnswer => "no_answer",
         }
     }
 }

@@ -25,7 +25,14 @@ pub const HOLD: ProcessorFactory = Factory::processor::<Hold>("hold");
 
 pub const FACTORIES: Factories = Factories {
     receivers: &[FEED, pipeline::receivers::OTLP],
-    processors: &[HOLD, pipeline::processors::MEMORY_LIMITER],
+    processors: &[
+        HOLD,
+        pipeline::processors::ATTRIBUTES,
+        pipeline::processors::FILTER,
+        pipeline::processors::MEMORY_LIMITER,
+        pipeline::processors::REDACTION,
+        pipeline::processors::RESOURCE,
+    ],
     exporters: pipeline::exporters::ALL,
     extensions: pipeline::extensions::ALL,
 };
