@@ -1,42 +1,23 @@
 //! What the `otlp` receiver takes and what it answers (OTLP specification 2.1 to 2.3 and 2.6).
 
 use crate::support::client::{
-    Call, EXPORT, JSON, PROTOBUF, Reply, call, framed, gzip, post, with_receiver, zstd,
+    JSON, PROTOBUF, call, framed, gzip, post, rpc_status, with_receiver, zstd,
 };
 use crate::support::everything::everything;
 use crate::support::peer::Answer;
-use crate::support::{batch_of, lost, total, wait_for};
-use bytes::Bytes;
-use hyper::Method;
+use crate::support::{batch_of, count, lost, total, wait_for};
 use pipeline::proto::collector::trace::v1::ExportTraceServiceRequest;
-use pipeline::telemetry::Sample;
 use prost::Message;
 use std::time::Duration;
 
 const QUEUE: &str = "sending_queue: {batch: null}";
+const REJECTED: &str = "deeptrace_receiver_rejected_requests";
 
 fn ok() -> Vec<Answer> {
     vec![Answer {
         status: 200,
         ..Answer::default()
     }]
-}
-
-fn rejected(samples: &[Sample], reason: &str) -> u64 {
-    let named = samples.iter().filter(|sample| {
-        sample.name == "deeptrace_receiver_rejected_requests"
-            && sample.label("reason") == Some(reason)
-    });
-    named.map(|sample| sample.value).sum::<f64>() as u64
-}
-
-fn requests(samples: &[Sample], transport: &str, outcome: &str) -> u64 {
-    let named = samples.iter().filter(|sample| {
-        sample.name == "otelcol_receiver_requests"
-            && sample.label("transport") == Some(transport)
-            && sample.label("outcome") == Some(outcome)
-    });
-    named.map(|sample| sample.value).sum::<f64>() as u64
 }
 
 /// Everything, and a field that nobody knows yet.
@@ -91,8 +72,13 @@ async fn what_comes_in_goes_out_byte_by_byte() {
     })
     .await;
     assert_eq!(total(&samples, "otelcol_receiver_accepted_spans"), 7);
-    assert_eq!(requests(&samples, "http", "success"), 3);
-    assert_eq!(requests(&samples, "grpc", "success"), 4);
+    for (transport, requests) in [("http", 3), ("grpc", 4)] {
+        let labels = [("transport", transport), ("outcome", "success")];
+        assert_eq!(
+            count(&samples, "otelcol_receiver_requests", &labels),
+            requests
+        );
+    }
 }
 
 #[tokio::test]
@@ -230,195 +216,10 @@ async fn json_that_is_wrong_is_refused_with_the_reason() {
         }
     })
     .await;
-    assert_eq!(rejected(&samples, "malformed"), cases.len() as u64);
-}
-
-/// The code and text of a `google.rpc.Status` in protobuf.
-fn rpc_status(reply: &Reply) -> (i32, String) {
-    #[derive(Clone, PartialEq, prost::Message)]
-    struct Status {
-        #[prost(int32, tag = "1")]
-        code: i32,
-        #[prost(string, tag = "2")]
-        message: String,
-    }
-    let status = Status::decode(reply.body.clone()).unwrap();
-    (status.code, status.message)
-}
-
-#[tokio::test]
-async fn over_http_every_refusal_has_its_status() {
-    let limits = ("", "max_request_body_size: 100000");
-    let bomb = vec![0; 50 << 20];
-    let large = batch_of(0, 5_000).encode();
-    let mut bad_id = batch_of(0, 1);
-    bad_id.resource_spans_mut()[0].scope_spans[0].spans[0].trace_id = vec![1; 15];
-    let cases: Vec<(&str, &[(&str, &str)], Bytes, u16, i32)> = vec![
-        ("noise", &[PROTOBUF], Bytes::from_static(&[0xff; 9]), 400, 3),
-        ("a bad id", &[PROTOBUF], bad_id.encode(), 400, 3),
-        (
-            "not gzip",
-            &[PROTOBUF, ("content-encoding", "gzip")],
-            body().into(),
-            400,
-            3,
-        ),
-        (
-            "not zstd",
-            &[PROTOBUF, ("content-encoding", "zstd")],
-            body().into(),
-            400,
-            3,
-        ),
-        (
-            "br",
-            &[PROTOBUF, ("content-encoding", "br")],
-            body().into(),
-            415,
-            12,
-        ),
-        ("large", &[PROTOBUF], large.clone(), 413, 8),
-        (
-            "large when opened",
-            &[PROTOBUF, ("content-encoding", "zstd")],
-            zstd(&large).into(),
-            413,
-            8,
-        ),
-        (
-            "gzip bomb",
-            &[PROTOBUF, ("content-encoding", "gzip")],
-            gzip(&bomb).into(),
-            413,
-            8,
-        ),
-        (
-            "zstd bomb",
-            &[PROTOBUF, ("content-encoding", "zstd")],
-            zstd(&bomb).into(),
-            413,
-            8,
-        ),
-    ];
-    let samples = with_receiver(limits, QUEUE, ok(), |served| async move {
-        for (name, headers, body, status, code) in cases {
-            let reply = post(served.http, headers, body).await;
-            assert_eq!(reply.status, status, "{name}: {reply:?}");
-            assert_eq!(reply.header("content-type"), PROTOBUF.1, "{name}");
-            assert_eq!(rpc_status(&reply).0, code, "{name}");
-        }
-        for (method, path, kind, status) in [
-            (Method::GET, "/v1/traces", PROTOBUF, 405),
-            (Method::OPTIONS, "/v1/traces", PROTOBUF, 405),
-            (Method::POST, "/v1/metrics", PROTOBUF, 404),
-            (Method::POST, "/v1/traces/", PROTOBUF, 404),
-            (
-                Method::POST,
-                "/v1/traces",
-                ("content-type", "text/plain"),
-                415,
-            ),
-            (Method::POST, "/v1/traces", ("x", "y"), 415),
-        ] {
-            let call = Call {
-                method,
-                path,
-                headers: &[kind],
-                body: Bytes::new(),
-                http2: false,
-            };
-            let reply = call.send(served.http).await;
-            assert_eq!(reply.status, status, "{path} {kind:?}");
-            assert!(!reply.body.is_empty());
-            if status == 405 {
-                assert_eq!(reply.header("allow"), "POST");
-            }
-        }
-        assert_eq!(served.backend.seen().len(), 0);
-    })
-    .await;
-    for (reason, count) in [
-        ("malformed", 4),
-        ("encoding", 1),
-        ("too_large", 4),
-        ("method", 2),
-        ("path", 2),
-        ("content_type", 2),
-    ] {
-        assert_eq!(rejected(&samples, reason), count, "{reason}");
-    }
-    assert_eq!(requests(&samples, "http", "failure"), 15);
-}
-
-#[tokio::test]
-async fn over_grpc_every_refusal_has_its_code() {
-    let limits = ("max_recv_msg_size_mib: 1", "");
-    let bomb = vec![0; 50 << 20];
-    let large = batch_of(0, 20_000).encode();
-    assert!(large.len() > 1 << 20);
-    let mut bad_id = batch_of(0, 1);
-    bad_id.resource_spans_mut()[0].scope_spans[0].spans[0].span_id = vec![1; 7];
-    let gzipped: &[(&str, &str)] = &[("grpc-encoding", "gzip")];
-    let zipped: &[(&str, &str)] = &[("grpc-encoding", "zstd")];
-    let short = framed(0, &body()).slice(..20);
-    let long = [framed(0, &body()), framed(0, &body())].concat();
-    let cases: Vec<(&str, &[(&str, &str)], Bytes, i32)> = vec![
-        ("no message", &[], Bytes::new(), 3),
-        ("a message cut off", &[], short, 3),
-        ("two messages", &[], long.into(), 3),
-        ("noise", &[], framed(0, &[0xff; 9]), 3),
-        ("a bad id", &[], framed(0, &bad_id.encode()), 3),
-        ("an unknown flag", &[], framed(2, &body()), 3),
-        ("compressed, but how", &[], framed(1, &gzip(&body())), 3),
-        ("not gzip", gzipped, framed(1, &body()), 3),
-        (
-            "snappy",
-            &[("grpc-encoding", "snappy")],
-            framed(1, &body()),
-            12,
-        ),
-        ("large", &[], framed(0, &large), 8),
-        ("large when opened", gzipped, framed(1, &gzip(&large)), 8),
-        ("gzip bomb", gzipped, framed(1, &gzip(&bomb)), 8),
-        ("zstd bomb", zipped, framed(1, &zstd(&bomb)), 8),
-        (
-            "a promise of 4 GiB",
-            &[],
-            Bytes::from_static(&[0, 0xff, 0xff, 0xff, 0xff]),
-            8,
-        ),
-    ];
-    let samples = with_receiver(limits, QUEUE, ok(), |served| async move {
-        for (name, headers, body, code) in cases {
-            let reply = call(served.grpc, headers, body).await;
-            assert_eq!(
-                (reply.status, reply.code()),
-                (200, code),
-                "{name}: {reply:?}"
-            );
-            assert!(!reply.header("grpc-message").is_empty(), "{name}");
-            // With RetryInfo, RESOURCE_EXHAUSTED would be sent again.
-            assert_eq!(reply.header("grpc-status-details-bin"), "", "{name}");
-        }
-        for (path, kind, status, code) in [
-            (EXPORT, "application/json", 415, -1),
-            ("/grpc.health.v1.Health/Check", "application/grpc", 200, 12),
-        ] {
-            let call = Call {
-                method: Method::POST,
-                path,
-                headers: &[("content-type", kind)],
-                body: framed(0, &body()),
-                http2: true,
-            };
-            let reply = call.send(served.grpc).await;
-            assert_eq!((reply.status, reply.code()), (status, code), "{path}");
-        }
-        assert_eq!(served.backend.seen().len(), 0);
-    })
-    .await;
-    assert_eq!(requests(&samples, "grpc", "failure"), 16);
-    assert_eq!(total(&samples, "otelcol_receiver_accepted_spans"), 0);
+    assert_eq!(
+        count(&samples, REJECTED, &[("reason", "malformed")]),
+        cases.len() as u64
+    );
 }
 
 #[tokio::test]
@@ -471,7 +272,7 @@ async fn what_the_pipelines_do_not_take_goes_back_to_the_client_and_is_not_lost(
     assert_eq!(total(&samples, "otelcol_receiver_refused_spans"), 6);
     assert_eq!(total(&samples, "otelcol_exporter_enqueue_failed_spans"), 6);
     assert_eq!(lost(&samples, "shutdown"), 6, "what was accepted");
-    assert_eq!(rejected(&samples, "pipelines"), 2);
+    assert_eq!(count(&samples, REJECTED, &[("reason", "pipelines")]), 2);
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use crate::support::client::{
     Call, JSON, PROTOBUF, call, framed, post, wait_for_port, with_receiver,
 };
 use crate::support::peer::Answer;
-use crate::support::{FACTORIES, batch_of, config, free_port, service, total, wait_for};
+use crate::support::{FACTORIES, batch_of, config, count, free_port, service, total, wait_for};
 use bytes::Bytes;
 use hyper::Method;
 use pipeline::Config;
@@ -22,11 +22,8 @@ fn ok() -> Vec<Answer> {
 }
 
 fn closed(samples: &[Sample], reason: &str) -> u64 {
-    let named = samples.iter().filter(|sample| {
-        sample.name == "deeptrace_receiver_closed_connections"
-            && sample.label("reason") == Some(reason)
-    });
-    named.map(|sample| sample.value).sum::<f64>() as u64
+    let name = "deeptrace_receiver_closed_connections";
+    count(samples, name, &[("reason", reason)])
 }
 
 async fn connect(port: u16) -> TcpStream {

@@ -1,7 +1,7 @@
 //! TLS between our exporters and our receiver, and what it must never do.
 
 use crate::support::peer::Peer;
-use crate::support::{free_port, lost, run_until, service, total};
+use crate::support::{count, free_port, lost, run_until, service, total};
 use pipeline::telemetry::{Metrics, Sample};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use std::path::{Path, PathBuf};
@@ -87,106 +87,83 @@ const RETRY: &str = "{initial_interval: 20ms, max_interval: 50ms, max_elapsed_ti
 
 /// Spans that came in over a network.
 fn accepted(samples: &[Sample]) -> u64 {
-    let named = samples.iter().filter(|sample| {
-        sample.name == "otelcol_receiver_accepted_spans" && sample.label("transport").is_some()
-    });
-    named.map(|sample| sample.value).sum::<f64>() as u64
+    let receiver = [("receiver", "otlp")];
+    count(samples, "otelcol_receiver_accepted_spans", &receiver)
+}
+
+/// Two authorities: one that the receiver's certificates are from, and one of nobody's.
+struct World {
+    ours: Authority,
+    theirs: Authority,
+}
+
+impl World {
+    fn new() -> Self {
+        let (ours, theirs) = (Authority::new(), Authority::new());
+        ours.sign("localhost", "localhost");
+        ours.sign("other", "other.test");
+        ours.sign("client", "client.test");
+        theirs.sign("client", "client.test");
+        Self { ours, theirs }
+    }
+
+    fn pair(authority: &Authority, file: &str) -> String {
+        let cert = quoted(&authority.path(&format!("{file}.pem")));
+        let key = quoted(&authority.path(&format!("{file}.key")));
+        format!("cert_file: {cert}, key_file: {key}")
+    }
+
+    /// A server with the certificate in this file.
+    fn server(&self, file: &str) -> String {
+        Self::pair(&self.ours, file)
+    }
+
+    /// A server that wants a certificate of its clients.
+    fn strict(&self) -> String {
+        let ca = quoted(&self.ours.path("ca.pem"));
+        format!("{}, client_ca_file: {ca}", self.server("localhost"))
+    }
+
+    /// A client that believes what our authority has signed.
+    fn client(&self) -> String {
+        format!("ca_file: {}", quoted(&self.ours.path("ca.pem")))
+    }
+
+    /// A client that also shows a certificate of this authority.
+    fn known(&self, authority: &Authority) -> String {
+        format!("{}, {}", self.client(), Self::pair(authority, "client"))
+    }
+
+    /// The client's settings, the server's, and whether a span gets through.
+    fn cases(&self) -> Vec<(&'static str, String, String, bool)> {
+        let with = |settings: String, more: &str| format!("{settings}, {more}");
+        let (localhost, other) = (self.server("localhost"), self.server("other"));
+        let stranger = format!("ca_file: {}", quoted(&self.theirs.path("ca.pem")));
+        let override_name = with(self.client(), "server_name_override: other.test");
+        let anybody = "insecure_skip_verify: true".to_owned();
+        let old = with(self.client(), "max_version: '1.2'");
+        let old_server = with(localhost.clone(), "max_version: '1.2'");
+        let new_server = with(localhost.clone(), "min_version: '1.3'");
+        let (ours, theirs) = (self.known(&self.ours), self.known(&self.theirs));
+        vec![
+            ("a known authority", self.client(), localhost.clone(), true),
+            ("an unknown one", stranger, localhost.clone(), false),
+            ("what the system knows", String::new(), localhost, false),
+            ("anybody", anybody, other.clone(), true),
+            ("another name", self.client(), other.clone(), false),
+            ("the name that is set", override_name, other, true),
+            ("a known client", ours, self.strict(), true),
+            ("an unknown client", theirs, self.strict(), false),
+            ("a nameless client", self.client(), self.strict(), false),
+            ("1.2 only", old.clone(), old_server, true),
+            ("1.2 against 1.3", old, new_server, false),
+        ]
+    }
 }
 
 #[tokio::test]
 async fn each_side_believes_whom_its_settings_say() {
-    let (ours, theirs) = (Authority::new(), Authority::new());
-    ours.sign("localhost", "localhost");
-    ours.sign("other", "other.test");
-    ours.sign("client", "client.test");
-    theirs.sign("client", "client.test");
-    let server = |file: &str, more: &str| {
-        let (cert, key) = (
-            ours.path(&format!("{file}.pem")),
-            ours.path(&format!("{file}.key")),
-        );
-        format!(
-            "cert_file: {}, key_file: {}{more}",
-            quoted(&cert),
-            quoted(&key)
-        )
-    };
-    let ca = |authority: &Authority| format!("ca_file: {}", quoted(&authority.path("ca.pem")));
-    let identity = |authority: &Authority| {
-        let (cert, key) = (authority.path("client.pem"), authority.path("client.key"));
-        format!(
-            "{}, cert_file: {}, key_file: {}",
-            ca(&ours),
-            quoted(&cert),
-            quoted(&key)
-        )
-    };
-    let mutual = format!(", client_ca_file: {}", quoted(&ours.path("ca.pem")));
-    let with = |more: &str| format!("{}, {more}", ca(&ours));
-    let cases = [
-        (
-            "an authority that is known",
-            ca(&ours),
-            server("localhost", ""),
-            true,
-        ),
-        (
-            "one that is not",
-            ca(&theirs),
-            server("localhost", ""),
-            false,
-        ),
-        (
-            "only what the system knows",
-            String::new(),
-            server("localhost", ""),
-            false,
-        ),
-        (
-            "anybody",
-            "insecure_skip_verify: true".to_owned(),
-            server("other", ""),
-            true,
-        ),
-        ("another name", ca(&ours), server("other", ""), false),
-        (
-            "the name that is set",
-            with("server_name_override: other.test"),
-            server("other", ""),
-            true,
-        ),
-        (
-            "a client that is known",
-            identity(&ours),
-            server("localhost", &mutual),
-            true,
-        ),
-        (
-            "a client that is not",
-            identity(&theirs),
-            server("localhost", &mutual),
-            false,
-        ),
-        (
-            "a client without a certificate",
-            ca(&ours),
-            server("localhost", &mutual),
-            false,
-        ),
-        (
-            "1.2 only",
-            with("max_version: '1.2'"),
-            server("localhost", ", max_version: '1.2'"),
-            true,
-        ),
-        (
-            "1.3 against 1.2",
-            with("max_version: '1.2'"),
-            server("localhost", ", min_version: '1.3'"),
-            false,
-        ),
-    ];
-    for (name, client, server, expected) in cases {
+    for (name, client, server, expected) in World::new().cases() {
         for exporter in ["otlp_grpc", "otlp_http"] {
             let pair = Pair {
                 exporter,

@@ -33,6 +33,10 @@ const EXPORT: PathAndQuery =
     PathAndQuery::from_static("/opentelemetry.proto.collector.trace.v1.TraceService/Export");
 
 impl ExporterSettings for OtlpGrpcSettings {
+    fn extension(&self) -> Option<(&'static str, &str)> {
+        self.sending_queue.extension()
+    }
+
     fn build(&self, context: Context) -> Result<Box<dyn Exporter>, BoxError> {
         let uri = self.uri()?;
         let secure = uri.scheme_str() == Some("https");
@@ -62,7 +66,7 @@ impl ExporterSettings for OtlpGrpcSettings {
             self.timeout,
             self.sending_queue.clone(),
             retry,
-        );
+        )?;
         Ok(Box::new(OtlpGrpc {
             endpoint,
             connector: Connector::new(self.timeout),
@@ -102,8 +106,7 @@ impl Exporter for OtlpGrpc {
         let connector = self.connector.clone();
         self.channel
             .get_or_init(|| self.endpoint.connect_with_connector_lazy(connector));
-        self.sender.start();
-        Ok(())
+        self.sender.start().await
     }
 
     async fn consume(&self, batch: Arc<Batch>) -> Result<(), NotTaken> {

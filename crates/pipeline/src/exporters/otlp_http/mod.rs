@@ -36,6 +36,10 @@ const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf")
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl ExporterSettings for OtlpHttpSettings {
+    fn extension(&self) -> Option<(&'static str, &str)> {
+        self.sending_queue.extension()
+    }
+
     fn build(&self, context: Context) -> Result<Box<dyn Exporter>, BoxError> {
         let mut headers = HeaderMap::new();
         headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
@@ -70,7 +74,7 @@ impl ExporterSettings for OtlpHttpSettings {
             self.timeout,
             self.sending_queue.clone(),
             retry,
-        );
+        )?;
         Ok(Box::new(OtlpHttp {
             connector: Connector::new(self.timeout),
             tls: secure.then(|| self.tls.clone()),
@@ -104,8 +108,7 @@ impl Exporter for OtlpHttp {
                 .pool_idle_timeout(IDLE_TIMEOUT)
                 .build(self.connector.clone())
         });
-        self.sender.start();
-        Ok(())
+        self.sender.start().await
     }
 
     async fn consume(&self, batch: Arc<Batch>) -> Result<(), NotTaken> {

@@ -7,6 +7,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::{HeaderMap, Method, Request};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use pipeline::telemetry::{Metrics, Sample};
+use prost::Message;
 use tokio::net::TcpStream;
 
 pub const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
@@ -175,4 +176,17 @@ pub fn gzip(bytes: &[u8]) -> Vec<u8> {
 
 pub fn zstd(bytes: &[u8]) -> Vec<u8> {
     zstd::encode_all(bytes, 3).unwrap()
+}
+
+/// The code and text of a `google.rpc.Status` in protobuf.
+pub fn rpc_status(reply: &Reply) -> (i32, String) {
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct Status {
+        #[prost(int32, tag = "1")]
+        code: i32,
+        #[prost(string, tag = "2")]
+        message: String,
+    }
+    let status = Status::decode(reply.body.clone()).unwrap();
+    (status.code, status.message)
 }

@@ -28,10 +28,13 @@ pub const FACTORIES: Factories = Factories {
     processors: &[
         HOLD,
         pipeline::processors::ATTRIBUTES,
+        pipeline::processors::BATCH,
         pipeline::processors::FILTER,
         pipeline::processors::MEMORY_LIMITER,
+        pipeline::processors::PROBABILISTIC_SAMPLER,
         pipeline::processors::REDACTION,
         pipeline::processors::RESOURCE,
+        pipeline::processors::TAIL_SAMPLING,
     ],
     exporters: pipeline::exporters::ALL,
     extensions: pipeline::extensions::ALL,
@@ -251,6 +254,15 @@ pub fn lost(samples: &[Sample], reason: &str) -> u64 {
         .iter()
         .filter(|sample| sample.name == "deeptrace_lost_spans");
     sum(lost.filter(|sample| sample.label("reason") == Some(reason)))
+}
+
+/// The sum of a metric over the series that have these labels.
+pub fn count(samples: &[Sample], name: &str, labels: &[(&str, &str)]) -> u64 {
+    let fits = |sample: &&Sample| {
+        let mut labels = labels.iter();
+        sample.name == name && labels.all(|(key, value)| sample.label(key) == Some(value))
+    };
+    sum(samples.iter().filter(fits))
 }
 
 fn sum<'a>(samples: impl Iterator<Item = &'a Sample>) -> u64 {
