@@ -22,7 +22,7 @@ pub const FACTORIES: Factories = Factories {
 };
 
 /// What this binary is.
-const PROGRAM: Program = Program {
+pub const PROGRAM: Program = Program {
     name: "deeptrace-collector",
     description: "Shows how requests travel through programs that nobody instrumented",
     version: env!("CARGO_PKG_VERSION"),

@@ -62,7 +62,7 @@ pub enum Sizer {
 pub struct BatchSettings {
     /// How long the oldest batch waits for others.
     #[serde(with = "duration")]
-    #[schemars(with = "String")]
+    #[schemars(with = "duration::Text")]
     pub flush_timeout: Duration,
     /// What leaves without waiting, measured by `sizer`.
     pub min_size: usize,
@@ -161,19 +161,22 @@ impl QueueSettings {
 }
 
 /// `retry_on_failure`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct RetrySettings {
     /// Off: what fails is lost.
     pub enabled: bool,
     /// Wait before the first retry.
     #[serde(with = "duration")]
+    #[schemars(with = "duration::Text")]
     pub initial_interval: Duration,
     /// Longest wait.
     #[serde(with = "duration")]
+    #[schemars(with = "duration::Text")]
     pub max_interval: Duration,
     /// Time after which a request is given up; 0 = never.
     #[serde(with = "duration")]
+    #[schemars(with = "duration::Text")]
     pub max_elapsed_time: Duration,
     /// Growth of the wait from one retry to the next.
     pub multiplier: f64,

@@ -4,6 +4,7 @@
 mod config_errors;
 mod config_expand;
 mod config_merge;
+mod config_print;
 mod extensions;
 mod flow;
 mod otlp_answers;

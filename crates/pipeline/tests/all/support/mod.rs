@@ -15,6 +15,7 @@ use pipeline::{
     Batch, BatchSender, BoxError, Config, Context, Factory, Processor, ProcessorSettings, Receiver,
     ReceiverSettings, Running, Service, Settings, Summary,
 };
+use schemars::JsonSchema;
 use serde::Deserialize;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -40,7 +41,7 @@ pub const FACTORIES: Factories = Factories {
 };
 
 /// Sends so many batches at once from a thread, then waits to be stopped.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Feed {
     batches: u64,
@@ -49,6 +50,7 @@ pub struct Feed {
     /// Gives up what is refused instead of waiting.
     impatient: bool,
     #[serde(with = "duration")]
+    #[schemars(with = "duration::Text")]
     pause: Duration,
 }
 
@@ -136,10 +138,11 @@ pub fn batch_of(batch: u64, spans: u64) -> Batch {
 }
 
 /// Holds batches back until a tick that comes after `hold`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Hold {
     #[serde(with = "duration")]
+    #[schemars(with = "duration::Text")]
     hold: Duration,
 }
 
