@@ -7,7 +7,7 @@ use crate::doctor::{Check, Facts, Report};
 use crate::receiver::EbpfSettings;
 use clap::{Parser, Subcommand};
 use pipeline::cli::{self, Program};
-use pipeline::component::{Factories, Factory};
+use pipeline::component::{Factories, Factory, ProcessorFactory, join};
 use pipeline::config::Section;
 use pipeline::{Sources, exporters, extensions, processors};
 use std::any::Any;
@@ -16,10 +16,15 @@ use std::process::ExitCode;
 /// Component types of this binary.
 pub const FACTORIES: Factories = Factories {
     receivers: &[Factory::receiver::<EbpfSettings>("ebpf")],
-    processors: &[processors::MEMORY_LIMITER, span_linker::FACTORY],
+    processors: &PROCESSORS,
     exporters: exporters::ALL,
     extensions: extensions::ALL,
 };
+
+const PROCESSORS: [ProcessorFactory; processors::ALL.len() + 2] = join(
+    processors::ALL,
+    &[span_linker::FACTORY, span_linker::OPENINGS],
+);
 
 /// What this binary is.
 pub const PROGRAM: Program = Program {
