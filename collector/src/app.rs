@@ -7,24 +7,19 @@ use crate::doctor::{Check, Facts, Report};
 use crate::receiver::EbpfSettings;
 use clap::{Parser, Subcommand};
 use pipeline::cli::{self, Program};
-use pipeline::component::{Factories, Factory, ProcessorFactory, join};
+use pipeline::component::{Factories, Factory};
 use pipeline::config::Section;
-use pipeline::{Sources, exporters, extensions, processors};
+use pipeline::{Sources, exporters, extensions};
 use std::any::Any;
 use std::process::ExitCode;
 
 /// Component types of this binary.
 pub const FACTORIES: Factories = Factories {
     receivers: &[Factory::receiver::<EbpfSettings>("ebpf")],
-    processors: &PROCESSORS,
+    processors: span_linker::PROCESSORS,
     exporters: exporters::ALL,
     extensions: extensions::ALL,
 };
-
-const PROCESSORS: [ProcessorFactory; processors::ALL.len() + 2] = join(
-    processors::ALL,
-    &[span_linker::FACTORY, span_linker::OPENINGS],
-);
 
 /// What this binary is.
 pub const PROGRAM: Program = Program {

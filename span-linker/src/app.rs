@@ -3,19 +3,16 @@
 
 use clap::Parser;
 use pipeline::cli::{CliError, Command, Program};
-use pipeline::component::{Factories, ProcessorFactory, join};
-use pipeline::{Sources, exporters, extensions, processors};
+use pipeline::component::Factories;
+use pipeline::{Sources, exporters, extensions};
 
 /// Component types of this binary.
 pub const FACTORIES: Factories = Factories {
     receivers: &[],
-    processors: &PROCESSORS,
+    processors: crate::PROCESSORS,
     exporters: exporters::ALL,
     extensions: extensions::ALL,
 };
-
-const PROCESSORS: [ProcessorFactory; processors::ALL.len() + 2] =
-    join(processors::ALL, &[crate::FACTORY, crate::OPENINGS]);
 
 /// What this binary is.
 pub const PROGRAM: Program = Program {

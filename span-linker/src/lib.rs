@@ -28,7 +28,7 @@ pub mod processor;
 mod stats;
 pub mod window;
 
-pub use component::FACTORY;
+pub use component::{FACTORY, PROCESSORS};
 pub use config::Config;
 pub use openings::{FACTORY as OPENINGS, OpeningsSettings};
 pub use processor::SpanLinker;

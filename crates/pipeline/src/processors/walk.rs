@@ -36,14 +36,6 @@ pub(super) fn retain_spans(
     dropped
 }
 
-/// Number of spans.
-pub(super) fn span_count(resource_spans: &[ResourceSpans]) -> usize {
-    let scopes = resource_spans
-        .iter()
-        .flat_map(|resource| &resource.scope_spans);
-    scopes.map(|scope| scope.spans.len()).sum()
-}
-
 /// Takes the first so many spans off, each with a copy of its resource and scope.
 pub(super) fn split_off_front(
     resource_spans: &mut Vec<ResourceSpans>,

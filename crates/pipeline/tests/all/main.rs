@@ -10,5 +10,6 @@ mod flow;
 mod otlp_answers;
 mod otlp_queue;
 mod processors;
+mod storage;
 mod support;
 mod wire;

@@ -2,7 +2,7 @@
 
 mod config;
 
-pub use config::FilterSettings;
+pub use config::{ErrorMode, FilterSettings};
 
 use super::condition::{Condition, Subject};
 use super::walk::{Origin, retain_spans};
@@ -11,7 +11,6 @@ use crate::clock::Monotonic;
 use crate::component::{BoxError, Context, Processor, ProcessorSettings};
 use crate::proto::trace::v1::Span;
 use crate::telemetry::{Counter, Loss, Losses};
-use config::ErrorMode;
 
 impl ProcessorSettings for FilterSettings {
     fn build(&self, context: Context) -> Result<Box<dyn Processor>, BoxError> {

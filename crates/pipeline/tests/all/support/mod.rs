@@ -28,10 +28,13 @@ pub const FACTORIES: Factories = Factories {
     processors: &[
         HOLD,
         pipeline::processors::ATTRIBUTES,
+        pipeline::processors::BATCH,
         pipeline::processors::FILTER,
         pipeline::processors::MEMORY_LIMITER,
+        pipeline::processors::PROBABILISTIC_SAMPLER,
         pipeline::processors::REDACTION,
         pipeline::processors::RESOURCE,
+        pipeline::processors::TAIL_SAMPLING,
     ],
     exporters: pipeline::exporters::ALL,
     extensions: pipeline::extensions::ALL,
