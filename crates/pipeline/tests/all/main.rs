@@ -2,11 +2,14 @@
 #![cfg(test)]
 
 mod config_errors;
+mod config_expand;
 mod config_merge;
+mod config_print;
 mod extensions;
 mod flow;
 mod otlp_answers;
 mod otlp_queue;
 mod processors;
+mod storage;
 mod support;
 mod wire;
