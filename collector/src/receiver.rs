@@ -2,12 +2,15 @@
 
 use crate::capture::{Capture, CaptureError, Event, Options, ProcessEvent, decode};
 use crate::clock::{MonotonicNs, WallClock, now_monotonic};
-use crate::discovery::{Change, HostFacts, Limits, Pid, Proc, Select, Selector, Table, Users};
+use crate::discovery::{
+    Change, HostFacts, Limits, Pid, Proc, Select, SelectSchema, Selector, Table, Users,
+};
 use crate::metrics::Totals;
 use crate::spans::{Output, Process, Surroundings, Tracker, TrackerLimits};
 use pipeline::component::{BoxError, Check, Context, Receiver, ReceiverSettings, Settings};
 use pipeline::telemetry::Metrics;
 use pipeline::{Batch, BatchSender, Running, otlp};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use span_model::ProcessKey;
 use std::time::Duration;
@@ -26,10 +29,11 @@ const BATCH_AGE_NS: u64 = 50_000_000;
 const CHORES_NS: u64 = 1_000_000_000;
 
 /// Settings of the `ebpf` receiver.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct EbpfSettings {
     /// Which processes are traced: ordered rules, the first that matches decides.
+    #[schemars(with = "SelectSchema")]
     pub select: Select,
     /// MiB of memory between kernel and collector.
     pub ring_buffer_mib: u32,

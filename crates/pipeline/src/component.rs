@@ -7,13 +7,14 @@ use crate::batch::Batch;
 use crate::clock::Monotonic;
 use crate::config::node::Node;
 use crate::config::report::{Finding, Report};
-use crate::config::{ComponentId, decode, join};
+use crate::config::{self, ComponentId, decode};
 use crate::extensions::{Extension, Extensions};
 use crate::gate::Gate;
 use crate::receipt::NotTaken;
 use crate::receiver::{BatchSender, Running};
 use crate::telemetry::Metrics;
 use async_trait::async_trait;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 use std::any::Any;
 use std::fmt::Debug;
@@ -94,7 +95,8 @@ pub struct Context {
 }
 
 /// Settings as serde reads them; unknown keys and wrong types are found before `check` is called.
-pub trait Settings: DeserializeOwned {
+/// The schema for editors is made from them, descriptions from their doc comments.
+pub trait Settings: DeserializeOwned + JsonSchema {
     /// Notes values that cannot work.
     fn check(&self, check: &mut Check<'_>) {
         let _ = check;
@@ -162,7 +164,7 @@ impl<'a> Check<'a> {
         Check {
             report: self.report,
             node: self.node,
-            path: join(&self.path, key),
+            path: config::join(&self.path, key),
             below,
         }
     }
@@ -191,7 +193,7 @@ impl<'a> Check<'a> {
             .collect();
         Finding {
             place: self.node.place_of(&parts),
-            path: join(&self.path, key),
+            path: config::join(&self.path, key),
             message,
         }
     }
@@ -204,8 +206,14 @@ pub struct Factory<S: ?Sized> {
     pub kind: &'static str,
     /// Former names, accepted with a warning.
     pub old_names: &'static [&'static str],
-    pub(crate) parse: fn(&Node, &str, &mut Report) -> Option<Arc<S>>,
+    pub(crate) parse: Parse<S>,
+    pub(crate) schema: fn(&mut SchemaGenerator) -> Schema,
+    /// The settings' type, whose crate is the component's.
+    pub(crate) type_name: fn() -> &'static str,
 }
+
+/// Reads the settings of one component, or notes what is wrong with them.
+type Parse<S> = fn(&Node, &str, &mut Report) -> Option<Arc<S>>;
 
 /// A receiver type.
 pub type ReceiverFactory = Factory<dyn ReceiverSettings>;
@@ -225,6 +233,16 @@ impl<S: ?Sized> Clone for Factory<S> {
 impl<S: ?Sized> Copy for Factory<S> {}
 
 impl<S: ?Sized> Factory<S> {
+    const fn of<C: Settings>(kind: &'static str, parse: Parse<S>) -> Self {
+        Self {
+            kind,
+            old_names: &[],
+            parse,
+            schema: |generator| generator.subschema_for::<C>(),
+            type_name: std::any::type_name::<C>,
+        }
+    }
+
     /// Adds former names of the type.
     #[must_use]
     pub const fn formerly(self, old_names: &'static [&'static str]) -> Self {
@@ -235,45 +253,56 @@ impl<S: ?Sized> Factory<S> {
 impl Factory<dyn ReceiverSettings> {
     /// The receiver type `kind` with settings `C`.
     pub const fn receiver<C: Settings + ReceiverSettings + 'static>(kind: &'static str) -> Self {
-        Self {
-            kind,
-            old_names: &[],
-            parse: |node, path, report| Some(Arc::new(read::<C>(node, path, report)?)),
-        }
+        Self::of::<C>(kind, |node, path, report| {
+            Some(Arc::new(read::<C>(node, path, report)?))
+        })
     }
 }
 
 impl Factory<dyn ProcessorSettings> {
     /// The processor type `kind` with settings `C`.
     pub const fn processor<C: Settings + ProcessorSettings + 'static>(kind: &'static str) -> Self {
-        Self {
-            kind,
-            old_names: &[],
-            parse: |node, path, report| Some(Arc::new(read::<C>(node, path, report)?)),
-        }
+        Self::of::<C>(kind, |node, path, report| {
+            Some(Arc::new(read::<C>(node, path, report)?))
+        })
     }
 }
 
 impl Factory<dyn ExporterSettings> {
     /// The exporter type `kind` with settings `C`.
     pub const fn exporter<C: Settings + ExporterSettings + 'static>(kind: &'static str) -> Self {
-        Self {
-            kind,
-            old_names: &[],
-            parse: |node, path, report| Some(Arc::new(read::<C>(node, path, report)?)),
-        }
+        Self::of::<C>(kind, |node, path, report| {
+            Some(Arc::new(read::<C>(node, path, report)?))
+        })
     }
 }
 
 impl Factory<dyn ExtensionSettings> {
     /// The extension type `kind` with settings `C`.
     pub const fn extension<C: Settings + ExtensionSettings + 'static>(kind: &'static str) -> Self {
-        Self {
-            kind,
-            old_names: &[],
-            parse: |node, path, report| Some(Arc::new(read::<C>(node, path, report)?)),
-        }
+        Self::of::<C>(kind, |node, path, report| {
+            Some(Arc::new(read::<C>(node, path, report)?))
+        })
     }
+}
+
+/// The component types of two lists; `N` is how many there are, and `one` is not empty.
+pub const fn join<S: ?Sized, const N: usize>(
+    one: &[Factory<S>],
+    other: &[Factory<S>],
+) -> [Factory<S>; N] {
+    assert!(one.len() + other.len() == N, "N is not the number of types");
+    let mut all = [one[0]; N];
+    let mut index = 0;
+    while index < N {
+        all[index] = if index < one.len() {
+            one[index]
+        } else {
+            other[index - one.len()]
+        };
+        index += 1;
+    }
+    all
 }
 
 fn read<C: Settings>(node: &Node, path: &str, report: &mut Report) -> Option<C> {

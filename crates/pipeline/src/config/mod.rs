@@ -8,15 +8,19 @@ pub mod duration;
 mod expand;
 mod merge;
 pub mod node;
+mod print;
 pub mod report;
 mod scalar;
+mod schema;
 mod service;
 mod source;
 mod wording;
 
 pub use decode::decode;
 pub use expand::Lookup;
+pub use print::{Tree, json};
 pub use report::{ConfigError, Finding, Place};
+pub use schema::schema;
 pub use service::Pipeline;
 pub use source::{SCHEMES, Sources};
 
@@ -116,6 +120,8 @@ pub struct Config {
     pub shutdown_timeout: Duration,
     /// What works but should be changed.
     pub warnings: Vec<Finding>,
+    /// All values, merged and expanded.
+    pub tree: Tree,
 }
 
 impl Config {
@@ -202,6 +208,7 @@ fn build(root: &Node, factories: &Factories, report: &mut Report) -> Option<Conf
         telemetry: service.telemetry,
         shutdown_timeout: service.shutdown_timeout,
         warnings: Vec::new(),
+        tree: Tree(root.clone()),
     })
 }
 

@@ -14,7 +14,7 @@ pub struct BatchSettings {
     pub send_batch_size: usize,
     /// How long a span waits at most; 0: not at all.
     #[serde(with = "duration")]
-    #[schemars(with = "String")]
+    #[schemars(with = "duration::Text")]
     pub timeout: Duration,
     /// Spans that one batch may have; 0: any number.
     pub send_batch_max_size: usize,

@@ -15,7 +15,7 @@ use std::time::Duration;
 pub struct TailSamplingSettings {
     /// How long after its first span a trace is decided about.
     #[serde(with = "duration")]
-    #[schemars(with = "String")]
+    #[schemars(with = "duration::Text")]
     pub decision_wait: Duration,
     /// Traces that wait at most; beyond it the oldest is decided about early.
     pub num_traces: usize,
