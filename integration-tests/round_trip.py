@@ -12,6 +12,7 @@ status is 0 when nothing does. Needs: pip install -r requirements.txt
 
 import gzip
 import json
+import logging
 import queue
 import sys
 import threading
@@ -64,6 +65,7 @@ def serve():
     http_server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=http_server.serve_forever, daemon=True).start()
     print(json.dumps({"grpc": grpc_port, "http": http_server.server_port}), flush=True)
+    return grpc_server  # Stops when nobody has it any more.
 
 
 class Keeps(SpanExporter):
@@ -124,8 +126,9 @@ def differences(way, sent, arrived):
 
 def main():
     to_grpc, to_http = sys.argv[1:3]
-    serve()
+    _server = serve()
     sys.stdin.readline()
+    logging.disable(logging.WARNING)  # It warns of what is dropped, which is wanted here.
     spans = span_with_every_field()
     wanted = encode_spans(spans)
     for field in ("attributes", "events", "links"):
