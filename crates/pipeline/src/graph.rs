@@ -1,30 +1,75 @@
 //! How batches flow: one task a pipeline, which runs its processors and hands
 //! what comes out to its exporters.
+//!
+//! A reload changes its processors and exporters between two batches:
+//! ```text
+//!           Pause: flush what goes            Resume: with what is new
+//! running ---------------------------> paused -------------------------> running
+//! ```
+//! It begins paused.
 
 use crate::batch::Batch;
 use crate::clock::{self, Monotonic};
 use crate::component::{Exporter, Processor};
+use crate::config::ComponentId;
 use crate::telemetry::{Loss, Losses, Metrics};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Batches that wait in front of a pipeline; then its receivers wait or are refused.
 pub const PIPELINE_QUEUE_BATCHES: usize = 64;
 
+/// What a driver is told while it works.
+pub enum Control {
+    /// Finish with what is in hand, and take nothing more. Processors that are not kept
+    /// let go of what they hold, to the exporters there are.
+    Pause {
+        /// Processors that stay, with all that they hold.
+        keep: Vec<ComponentId>,
+        /// Told when that is done and the exporters are let go of.
+        paused: oneshot::Sender<()>,
+    },
+    /// Go on.
+    Resume(Line),
+}
+
+/// What batches pass through from now on.
+pub struct Line {
+    /// In order; None: the one of this id that was kept.
+    pub processors: Vec<(ComponentId, Option<Box<dyn Processor>>)>,
+    /// Each gets every batch.
+    pub exporters: Vec<Arc<dyn Exporter>>,
+}
+
 /// A processor and its time.
 struct Stage {
+    id: ComponentId,
     processor: Box<dyn Processor>,
     interval: Option<Duration>,
     next_tick: Option<Instant>,
 }
 
+impl Stage {
+    fn new(id: ComponentId, processor: Box<dyn Processor>) -> Self {
+        let interval = processor.tick_interval();
+        let next_tick = interval.map(|interval| clock::instant() + interval);
+        Self {
+            id,
+            processor,
+            interval,
+            next_tick,
+        }
+    }
+}
+
 /// One pipeline at work.
 pub struct Driver {
     input: mpsc::Receiver<Batch>,
+    control: mpsc::Receiver<Control>,
     stages: Vec<Stage>,
     exporters: Vec<Arc<dyn Exporter>>,
     /// Through the processors and not yet with the exporters.
@@ -35,27 +80,18 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// For the pipeline of this id.
+    /// For the pipeline of this id; works once it is told to [`Control::Resume`].
     pub fn new(
-        id: &str,
+        id: &ComponentId,
         input: mpsc::Receiver<Batch>,
-        processors: Vec<Box<dyn Processor>>,
-        exporters: Vec<Arc<dyn Exporter>>,
+        control: mpsc::Receiver<Control>,
         metrics: &Metrics,
     ) -> Self {
-        let stage = |processor: Box<dyn Processor>| {
-            let interval = processor.tick_interval();
-            let next_tick = interval.map(|interval| clock::instant() + interval);
-            Stage {
-                processor,
-                interval,
-                next_tick,
-            }
-        };
         Self {
             input,
-            stages: processors.into_iter().map(stage).collect(),
-            exporters,
+            control,
+            stages: Vec::new(),
+            exporters: Vec::new(),
             ready: VecDeque::new(),
             in_hand: 0,
             losses: Losses::new(metrics, &format!("pipelines/{id}")),
@@ -76,6 +112,7 @@ impl Driver {
     }
 
     async fn work(&mut self) {
+        self.obey(None).await;
         loop {
             let next_tick = self.stages.iter().filter_map(|stage| stage.next_tick).min();
             let tick = async {
@@ -85,6 +122,10 @@ impl Driver {
                 }
             };
             let ready = tokio::select! {
+                Some(control) = self.control.recv() => {
+                    self.obey(Some(control)).await;
+                    continue;
+                }
                 batch = self.input.recv() => match batch {
                     Some(batch) => self.advance(0, vec![batch]),
                     None => break,
@@ -94,9 +135,45 @@ impl Driver {
             self.ready.extend(ready);
             self.deliver().await;
         }
-        let ready = self.flush();
+        let ready = self.flush(|_| true);
         self.ready.extend(ready);
         self.deliver().await;
+    }
+
+    /// Does what it is told, first `control`, and is back when that is to go on.
+    async fn obey(&mut self, mut control: Option<Control>) {
+        loop {
+            let next = match control.take() {
+                Some(control) => Some(control),
+                None => self.control.recv().await,
+            };
+            match next {
+                Some(Control::Pause { keep, paused }) => {
+                    let ready = self.flush(|id| !keep.contains(id));
+                    self.ready.extend(ready);
+                    self.deliver().await;
+                    self.stages.retain(|stage| keep.contains(&stage.id));
+                    self.exporters.clear();
+                    // Nobody waits any more if this fails.
+                    let _ = paused.send(());
+                }
+                Some(Control::Resume(line)) => return self.resume(line),
+                // The service is gone; it cancels this task if it still can.
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    fn resume(&mut self, line: Line) {
+        let mut kept = std::mem::take(&mut self.stages);
+        for (id, processor) in line.processors {
+            let stage = match processor {
+                Some(processor) => Some(Stage::new(id, processor)),
+                None => kept.extract_if(.., |stage| stage.id == id).next(),
+            };
+            self.stages.extend(stage);
+        }
+        self.exporters = line.exporters;
     }
 
     /// Sends batches through the processors from this stage on.
@@ -131,12 +208,15 @@ impl Driver {
         ready
     }
 
-    fn flush(&mut self) -> Vec<Batch> {
+    /// Lets these processors go of what they hold, in the order of the data.
+    fn flush(&mut self, which: impl Fn(&ComponentId) -> bool) -> Vec<Batch> {
         let now = Monotonic::now();
         let mut ready = Vec::new();
         for index in 0..self.stages.len() {
             let mut out = Vec::new();
-            if let Some(stage) = self.stages.get_mut(index) {
+            if let Some(stage) = self.stages.get_mut(index)
+                && which(&stage.id)
+            {
                 stage.processor.flush(now, &mut out);
             }
             ready.extend(self.advance(index + 1, out));
@@ -167,7 +247,7 @@ impl Driver {
         while let Ok(batch) = self.input.try_recv() {
             left.push(batch);
         }
-        left.extend(self.flush());
+        left.extend(self.flush(|_| true));
         left.extend(self.ready.drain(..));
         let spans = self.in_hand + left.iter().map(Batch::span_count).sum::<usize>();
         if spans > 0 {

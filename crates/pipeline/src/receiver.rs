@@ -4,6 +4,7 @@ use crate::batch::Batch;
 use crate::component::BoxError;
 use crate::telemetry::{Counter, Metrics};
 use std::pin::Pin;
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 use tokio::sync::{mpsc, oneshot};
 
 /// Resolves when a receiver has ended and dropped its sender.
@@ -25,11 +26,38 @@ pub enum Refused {
     Closed(Batch),
 }
 
+type Pipelines = Arc<[mpsc::Sender<Batch>]>;
+
+/// Where a receiver's batches go. A batch goes wholly where it began to go: a reload
+/// changes the way of the batches behind it.
+#[derive(Debug)]
+struct Targets(RwLock<Pipelines>);
+
+impl Targets {
+    fn now(&self) -> Pipelines {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Changes where a receiver's batches go. It does not keep the pipelines open: they end
+/// when the receiver has dropped its sender.
+#[derive(Debug)]
+pub(crate) struct Route(Weak<Targets>);
+
+impl Route {
+    /// Every batch from now on goes into these pipelines.
+    pub(crate) fn set(&self, targets: Vec<mpsc::Sender<Batch>>) {
+        if let Some(shared) = self.0.upgrade() {
+            *shared.0.write().unwrap_or_else(PoisonError::into_inner) = targets.into();
+        }
+    }
+}
+
 /// The way into every pipeline that names a receiver. Bounded: a full pipeline makes
 /// `send` and `blocking_send` wait and `try_send` refuse.
 #[derive(Clone, Debug)]
 pub struct BatchSender {
-    targets: Vec<mpsc::Sender<Batch>>,
+    targets: Arc<Targets>,
     accepted: Counter,
     refused: Counter,
 }
@@ -41,16 +69,22 @@ impl BatchSender {
         let accepted = "Spans handed to the pipelines.";
         let refused = "Spans that the pipelines had no room for.";
         Self {
-            targets,
+            targets: Arc::new(Targets(RwLock::new(targets.into()))),
             accepted: metrics.counter("otelcol_receiver_accepted_spans", accepted, &labels),
             refused: metrics.counter("otelcol_receiver_refused_spans", refused, &labels),
         }
     }
 
+    /// What changes its targets.
+    pub(crate) fn route(&self) -> Route {
+        Route(Arc::downgrade(&self.targets))
+    }
+
     /// Waits for room.
     pub async fn send(&self, batch: Batch) -> Result<(), Closed> {
         let spans = batch.span_count();
-        let Some((last, others)) = self.targets.split_last() else {
+        let targets = self.targets.now();
+        let Some((last, others)) = targets.split_last() else {
             return Err(Closed);
         };
         for target in others {
@@ -67,7 +101,8 @@ impl BatchSender {
     /// Waits for room, on a thread that is not the runtime's.
     pub fn blocking_send(&self, batch: Batch) -> Result<(), Closed> {
         let spans = batch.span_count();
-        let Some((last, others)) = self.targets.split_last() else {
+        let targets = self.targets.now();
+        let Some((last, others)) = targets.split_last() else {
             return Err(Closed);
         };
         for target in others {
@@ -83,8 +118,9 @@ impl BatchSender {
     /// Takes the batch only if every pipeline has room now; counts it as refused otherwise.
     pub fn try_send(&self, batch: Batch) -> Result<(), Refused> {
         let spans = batch.span_count();
-        let mut permits = Vec::with_capacity(self.targets.len());
-        for target in &self.targets {
+        let targets = self.targets.now();
+        let mut permits = Vec::with_capacity(targets.len());
+        for target in targets.iter() {
             match target.try_reserve() {
                 Ok(permit) => permits.push(permit),
                 Err(error) => {

@@ -6,6 +6,7 @@
 mod decode;
 pub mod duration;
 mod expand;
+mod fingerprint;
 mod merge;
 pub mod node;
 pub mod report;
@@ -15,6 +16,7 @@ mod wording;
 
 pub use decode::decode;
 pub use expand::Lookup;
+pub use fingerprint::{Fingerprint, Fingerprints};
 pub use report::{ConfigError, Finding, Place};
 pub use service::Pipeline;
 
@@ -91,11 +93,35 @@ impl fmt::Display for ComponentId {
     }
 }
 
+/// What a component does in a pipeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Brings batches in.
+    Receiver,
+    /// Works on them.
+    Processor,
+    /// Takes them out.
+    Exporter,
+}
+
+impl Role {
+    const ALL: [Self; 3] = [Self::Receiver, Self::Processor, Self::Exporter];
+
+    /// The section of the file where such components stand.
+    pub fn section(self) -> &'static str {
+        match self {
+            Self::Receiver => "receivers",
+            Self::Processor => "processors",
+            Self::Exporter => "exporters",
+        }
+    }
+}
+
 /// Settings of the components of one kind, by id.
 pub type Section<S> = BTreeMap<ComponentId, Arc<S>>;
 
 /// A configuration that is known to be sound.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Config {
     /// Receivers, referenced or not.
     pub receivers: Section<dyn ReceiverSettings>,
@@ -103,6 +129,8 @@ pub struct Config {
     pub processors: Section<dyn ProcessorSettings>,
     /// Exporters, referenced or not.
     pub exporters: Section<dyn ExporterSettings>,
+    /// What tells whether a component's settings have changed.
+    pub fingerprints: Fingerprints,
     /// How they are wired.
     pub pipelines: Vec<Pipeline>,
     /// What the process tells of itself.
@@ -220,6 +248,7 @@ fn build(root: &Node, factories: &Factories, report: &mut Report) -> Option<Conf
         receivers,
         processors,
         exporters,
+        fingerprints: Fingerprints::of(root),
         pipelines: service.pipelines,
         telemetry: service.telemetry,
         shutdown_timeout: service.shutdown_timeout,

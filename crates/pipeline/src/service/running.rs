@@ -1,0 +1,165 @@
+//! What is up, how it fails, and how it stops.
+
+use super::Failure;
+use crate::batch::Batch;
+use crate::clock;
+use crate::component::{Exporter, Reconfigure};
+use crate::config::{ComponentId, Fingerprint};
+use crate::graph::Control;
+use crate::receiver::{Route, Running};
+use crate::telemetry::{Metrics, MetricsServer};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Exporters are back at the deadline by themselves; this is for one that hangs.
+const EXPORTER_GRACE: Duration = Duration::from_millis(500);
+
+/// A receiver at work.
+pub(super) struct LiveReceiver {
+    pub fingerprint: Fingerprint,
+    pub route: Route,
+    pub reconfigure: Option<Box<dyn Reconfigure>>,
+    pub stop: CancellationToken,
+    /// Cancelled by its end.
+    pub ended: CancellationToken,
+}
+
+/// A pipeline at work.
+pub(super) struct LivePipeline {
+    pub processors: Vec<(ComponentId, Fingerprint)>,
+    pub exporters: Vec<ComponentId>,
+    /// Weak: a pipeline ends when its receivers have.
+    pub input: mpsc::WeakSender<Batch>,
+    pub control: mpsc::Sender<Control>,
+    /// An exporter is missing after a reload that failed.
+    pub paused: bool,
+    pub abandon: CancellationToken,
+    /// Cancelled by its end.
+    pub ended: CancellationToken,
+}
+
+impl LivePipeline {
+    /// The settings of one of its processors.
+    pub fn processor(&self, id: &ComponentId) -> Option<Fingerprint> {
+        let mut processors = self.processors.iter();
+        let (_, fingerprint) = processors.find(|(known, _)| known == id)?;
+        Some(*fingerprint)
+    }
+}
+
+/// An exporter at work.
+pub(super) struct LiveExporter {
+    pub fingerprint: Fingerprint,
+    pub exporter: Arc<dyn Exporter>,
+}
+
+/// Whatever is running.
+#[derive(Default)]
+pub(super) struct Up {
+    pub metrics: Metrics,
+    pub servers: Vec<((String, u16), MetricsServer)>,
+    pub receivers: BTreeMap<ComponentId, LiveReceiver>,
+    pub pipelines: BTreeMap<ComponentId, LivePipeline>,
+    pub exporters: BTreeMap<ComponentId, LiveExporter>,
+    /// Files and stores that some exporter has had open since the start.
+    pub held: BTreeSet<String>,
+    /// Replaced exporters that still send what they had.
+    pub draining: JoinSet<()>,
+    pub receiver_tasks: JoinSet<Result<(), Failure>>,
+    pub pipeline_tasks: JoinSet<()>,
+    pub stop: CancellationToken,
+    pub abandon: CancellationToken,
+    /// The service is to stop: a reload under way waits for nothing any more.
+    pub hurry: CancellationToken,
+}
+
+impl Up {
+    pub fn new(metrics: Metrics) -> Self {
+        Self {
+            metrics,
+            ..Self::default()
+        }
+    }
+
+    /// Resolves when something fails. A receiver that ends well is no failure.
+    pub async fn failure(&mut self) -> Failure {
+        loop {
+            tokio::select! {
+                Some(ended) = self.receiver_tasks.join_next() => match ended {
+                    Ok(Ok(())) => {}
+                    Ok(Err(failure)) => return failure,
+                    Err(_) => return Failure::Panicked("receiver"),
+                },
+                Some(ended) = self.pipeline_tasks.join_next() => {
+                    // Ended well: all its receivers have ended by themselves.
+                    if ended.is_err() {
+                        return Failure::Panicked("pipeline");
+                    }
+                }
+                else => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Waits for it until the deadline, or until the service is to stop. False: it is not done.
+    pub async fn wait(&self, deadline: Instant, what: impl Future<Output = ()>) -> bool {
+        tokio::select! {
+            biased;
+            () = what => true,
+            () = self.hurry.cancelled() => false,
+            () = tokio::time::sleep_until(deadline) => false,
+        }
+    }
+
+    pub async fn stop(mut self, timeout: Duration) {
+        let begun = clock::instant();
+        let deadline = begun + timeout;
+        // Exporters get half of the time even if a receiver or processor hangs.
+        let halfway = begun + timeout / 2;
+        self.stop.cancel();
+        join_until(&mut self.receiver_tasks, halfway).await;
+        join_until(&mut self.pipeline_tasks, halfway).await;
+        self.abandon.cancel();
+        join_until(&mut self.pipeline_tasks, deadline).await;
+        self.pipeline_tasks.abort_all();
+        self.receiver_tasks.abort_all();
+        for live in self.exporters.into_values() {
+            let exporter = live.exporter;
+            let shutdown = async move { exporter.shutdown(deadline).await };
+            self.draining.spawn(shutdown);
+        }
+        join_until(&mut self.draining, deadline + EXPORTER_GRACE).await;
+    }
+}
+
+/// The task of a receiver: how it ends matters until it is told to stop.
+pub(super) async fn watch(
+    id: ComponentId,
+    running: Running,
+    stop: CancellationToken,
+    ended: CancellationToken,
+) -> Result<(), Failure> {
+    let _ended = ended.drop_guard();
+    match running.await {
+        Err(error) if stop.is_cancelled() => {
+            tracing::warn!(receiver = %id, %error, "it did not stop well");
+            Ok(())
+        }
+        ended => ended.map_err(|source| Failure::Receiver { id, source }),
+    }
+}
+
+async fn join_until<T: 'static>(tasks: &mut JoinSet<T>, deadline: Instant) {
+    let all = async { while tasks.join_next().await.is_some() {} };
+    if tokio::time::timeout_at(deadline, all).await.is_err() {
+        tracing::warn!(
+            tasks = tasks.len(),
+            "still running when they should have stopped"
+        );
+    }
+}
