@@ -9,7 +9,7 @@ use anyhow::{anyhow, ensure};
 use clap::{Parser, Subcommand};
 use pipeline::component::{Factories, Factory};
 use pipeline::telemetry::{Metrics, Sample, init_logs};
-use pipeline::{Config, Service, exporters};
+use pipeline::{Config, Service, exporters, extensions};
 use std::any::Any;
 use std::fmt;
 use std::io::{self, Write as _};
@@ -22,6 +22,7 @@ pub const FACTORIES: Factories = Factories {
     receivers: &[Factory::receiver::<EbpfSettings>("ebpf")],
     processors: &[span_linker::FACTORY],
     exporters: exporters::ALL,
+    extensions: extensions::ALL,
 };
 
 /// Shows how requests travel through programs that nobody instrumented.

@@ -68,6 +68,7 @@ mod tests {
             receivers: &[],
             processors: &[crate::FACTORY],
             exporters: &[],
+            extensions: &[],
         };
         let yaml = format!("processors: {{span_linker: {yaml}}}");
         let files = [("test.yaml", yaml.as_str())];

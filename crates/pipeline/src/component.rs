@@ -8,6 +8,7 @@ use crate::clock::Monotonic;
 use crate::config::node::Node;
 use crate::config::report::{Finding, Report};
 use crate::config::{ComponentId, decode, join};
+use crate::extensions::{Extension, Extensions};
 use crate::receiver::{BatchSender, Running};
 use crate::telemetry::Metrics;
 use async_trait::async_trait;
@@ -42,7 +43,7 @@ pub trait Receiver: Send {
 }
 
 /// Brings other settings to a receiver that runs.
-pub trait Reconfigure: Send {
+pub trait Reconfigure: Send + Sync {
     /// Takes settings of the same type over, if it can without a restart; false: it
     /// cannot, and goes on as it was.
     fn reconfigure(&mut self, settings: &dyn ReceiverSettings) -> bool;
@@ -102,6 +103,8 @@ pub struct Context {
     pub id: ComponentId,
     /// Where its counters go.
     pub metrics: Metrics,
+    /// What it may ask for help; empty while extensions themselves are built.
+    pub extensions: Extensions,
 }
 
 /// Settings as serde reads them; unknown keys and wrong types are found before `check` is called.
@@ -128,6 +131,18 @@ pub trait ProcessorSettings: Debug + Send + Sync {
 pub trait ExporterSettings: Debug + Send + Sync {
     /// Builds the exporter without doing any IO.
     fn build(&self, context: Context) -> Result<Box<dyn Exporter>, BoxError>;
+
+    /// The extension that it needs, if any, and the key that names it, such as
+    /// `sending_queue::storage`.
+    fn extension(&self) -> Option<(&'static str, &str)> {
+        None
+    }
+}
+
+/// Settings of an extension.
+pub trait ExtensionSettings: Debug + Send + Sync {
+    /// Builds the extension without doing any IO.
+    fn build(&self, context: Context) -> Result<Arc<dyn Extension>, BoxError>;
 }
 
 /// Notes what is wrong with one component's values.
@@ -207,6 +222,8 @@ pub type ReceiverFactory = Factory<dyn ReceiverSettings>;
 pub type ProcessorFactory = Factory<dyn ProcessorSettings>;
 /// An exporter type.
 pub type ExporterFactory = Factory<dyn ExporterSettings>;
+/// An extension type.
+pub type ExtensionFactory = Factory<dyn ExtensionSettings>;
 
 impl<S: ?Sized> Clone for Factory<S> {
     fn clone(&self) -> Self {
@@ -257,6 +274,17 @@ impl Factory<dyn ExporterSettings> {
     }
 }
 
+impl Factory<dyn ExtensionSettings> {
+    /// The extension type `kind` with settings `C`.
+    pub const fn extension<C: Settings + ExtensionSettings + 'static>(kind: &'static str) -> Self {
+        Self {
+            kind,
+            old_names: &[],
+            parse: |node, path, report| Some(Arc::new(read::<C>(node, path, report)?)),
+        }
+    }
+}
+
 fn read<C: Settings>(node: &Node, path: &str, report: &mut Report) -> Option<C> {
     let errors_before = report.errors.len();
     let settings: C = decode(node, path, report)?;
@@ -273,4 +301,6 @@ pub struct Factories {
     pub processors: &'static [ProcessorFactory],
     /// Exporter types.
     pub exporters: &'static [ExporterFactory],
+    /// Extension types.
+    pub extensions: &'static [ExtensionFactory],
 }

@@ -8,20 +8,23 @@ pub mod clock;
 pub mod component;
 pub mod config;
 pub mod exporters;
+pub mod extensions;
 mod graph;
 pub mod otlp;
 pub mod otlp_json;
 mod queue;
 pub mod receiver;
+mod serve;
 pub mod service;
 pub mod telemetry;
 
 pub use batch::Batch;
 pub use component::{
-    BoxError, Check, Context, Exporter, ExporterSettings, Factories, Factory, Processor,
-    ProcessorSettings, Receiver, ReceiverSettings, Settings,
+    BoxError, Check, Context, Exporter, ExporterSettings, ExtensionSettings, Factories, Factory,
+    Processor, ProcessorSettings, Receiver, ReceiverSettings, Settings,
 };
 pub use config::{Config, ConfigError};
+pub use extensions::{Extension, Extensions};
 pub use opentelemetry_proto::tonic as proto;
 pub use receiver::{BatchSender, Running};
 pub use service::{Service, ServiceError, Summary};

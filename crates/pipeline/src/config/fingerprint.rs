@@ -2,6 +2,7 @@
 
 use super::node::{Node, Value};
 use super::{ComponentId, Role};
+use crate::component::ExporterSettings;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -26,6 +27,24 @@ impl Fingerprints {
             }
         }
         Self(all)
+    }
+
+    /// An exporter changes with the extension that it uses.
+    pub(super) fn add_extension(
+        &mut self,
+        exporter: &ComponentId,
+        settings: &dyn ExporterSettings,
+    ) {
+        let named = settings.extension();
+        let Some(extension) = named.and_then(|(_, name)| ComponentId::parse(name).ok()) else {
+            return;
+        };
+        let of_extension = self.get(Role::Extension, &extension);
+        if let Some(own) = self.0.get_mut(&(Role::Exporter, exporter.clone())) {
+            let mut hasher = DefaultHasher::new();
+            (own.0, of_extension.0).hash(&mut hasher);
+            *own = Fingerprint(hasher.finish());
+        }
     }
 
     /// The fingerprint of a component. Those that are not there are all alike.

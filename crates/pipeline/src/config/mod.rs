@@ -20,7 +20,9 @@ pub use fingerprint::{Fingerprint, Fingerprints};
 pub use report::{ConfigError, Finding, Place};
 pub use service::Pipeline;
 
-use crate::component::{ExporterSettings, Factories, Factory, ProcessorSettings, ReceiverSettings};
+use crate::component::{
+    ExporterSettings, ExtensionSettings, Factories, Factory, ProcessorSettings, ReceiverSettings,
+};
 use crate::telemetry::TelemetrySettings;
 use node::{Node, Value};
 use report::{Report, did_you_mean};
@@ -93,7 +95,7 @@ impl fmt::Display for ComponentId {
     }
 }
 
-/// What a component does in a pipeline.
+/// What a component does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
     /// Brings batches in.
@@ -102,10 +104,17 @@ pub enum Role {
     Processor,
     /// Takes them out.
     Exporter,
+    /// Stands beside them.
+    Extension,
 }
 
 impl Role {
-    const ALL: [Self; 3] = [Self::Receiver, Self::Processor, Self::Exporter];
+    const ALL: [Self; 4] = [
+        Self::Receiver,
+        Self::Processor,
+        Self::Exporter,
+        Self::Extension,
+    ];
 
     /// The section of the file where such components stand.
     pub fn section(self) -> &'static str {
@@ -113,6 +122,7 @@ impl Role {
             Self::Receiver => "receivers",
             Self::Processor => "processors",
             Self::Exporter => "exporters",
+            Self::Extension => "extensions",
         }
     }
 }
@@ -129,6 +139,10 @@ pub struct Config {
     pub processors: Section<dyn ProcessorSettings>,
     /// Exporters, referenced or not.
     pub exporters: Section<dyn ExporterSettings>,
+    /// Extensions, switched on or not.
+    pub extensions: Section<dyn ExtensionSettings>,
+    /// Those that are switched on, in the order in which they start.
+    pub started_extensions: Vec<ComponentId>,
     /// What tells whether a component's settings have changed.
     pub fingerprints: Fingerprints,
     /// How they are wired.
@@ -241,19 +255,58 @@ fn build(root: &Node, factories: &Factories, report: &mut Report) -> Option<Conf
     let receivers = section(root, "receivers", factories.receivers, report);
     let processors = section(root, "processors", factories.processors, report);
     let exporters = section(root, "exporters", factories.exporters, report);
-    let _: Section<()> = section::<()>(root, "extensions", &[], report);
-    let service = service::read(root, report);
-    let service = service?;
+    let extensions = section(root, "extensions", factories.extensions, report);
+    let service = service::read(root, report)?;
+    check_extensions(root, &exporters, &service.extensions, report);
+    let mut fingerprints = Fingerprints::of(root);
+    for (id, settings) in &exporters {
+        fingerprints.add_extension(id, settings.as_ref());
+    }
     Some(Config {
         receivers,
         processors,
         exporters,
-        fingerprints: Fingerprints::of(root),
+        extensions,
+        started_extensions: service.extensions,
+        fingerprints,
         pipelines: service.pipelines,
         telemetry: service.telemetry,
         shutdown_timeout: service.shutdown_timeout,
         warnings: Vec::new(),
     })
+}
+
+/// An extension that an exporter needs must be switched on.
+fn check_extensions(
+    root: &Node,
+    exporters: &Section<dyn ExporterSettings>,
+    started: &[ComponentId],
+    report: &mut Report,
+) {
+    for (id, settings) in exporters {
+        let Some((key, name)) = settings.extension() else {
+            continue;
+        };
+        let wanted = ComponentId::parse(name);
+        if wanted.is_ok_and(|wanted| started.contains(&wanted)) {
+            continue;
+        }
+        let keys: Vec<&str> = ["exporters", id.as_str()]
+            .into_iter()
+            .chain(key.split("::"))
+            .collect();
+        let hint = did_you_mean(name, started.iter().map(ComponentId::as_str));
+        let hint = if hint.is_empty() {
+            ": name it there, and configure it under extensions".to_owned()
+        } else {
+            hint
+        };
+        report.error(
+            &root.place_of(&keys),
+            &keys.join("::"),
+            format!("references extension \"{name}\" which is not in service::extensions{hint}"),
+        );
+    }
 }
 
 /// Reads `receivers:`, `processors:` and so on.

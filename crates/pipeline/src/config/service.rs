@@ -1,7 +1,7 @@
 //! The `service` section: pipelines and what they refer to, self-telemetry, stopping.
 
 use super::node::{Node, Value};
-use super::report::{Report, did_you_mean};
+use super::report::{Place, Report, did_you_mean};
 use super::{ComponentId, decode, duration, join};
 use crate::component::Check;
 use crate::telemetry::TelemetrySettings;
@@ -40,6 +40,7 @@ impl fmt::Display for Pipeline {
 
 /// The section, read.
 pub(super) struct Service {
+    pub extensions: Vec<ComponentId>,
     pub pipelines: Vec<Pipeline>,
     pub telemetry: TelemetrySettings,
     pub shutdown_timeout: Duration,
@@ -86,14 +87,14 @@ pub(super) fn read(root: &Node, report: &mut Report) -> Option<Service> {
     };
     let node = &entry.node;
     let raw: RawService = decode(node, "service", report)?;
-    for (index, id) in raw.extensions.iter().enumerate() {
-        let place = node.place_of(&["extensions", &index.to_string()]);
-        report.error(
-            &place,
-            "service::extensions",
-            format!("extension \"{id}\" is not configured"),
-        );
-    }
+    let mut references = References {
+        root,
+        node,
+        path: "service".to_owned(),
+        below: Vec::new(),
+        report,
+    };
+    let extensions = references.resolve("extensions", &raw.extensions);
     raw.telemetry
         .check(&mut Check::new(report, node, "service").below("telemetry"));
     if raw.pipelines.is_empty() {
@@ -122,7 +123,7 @@ pub(super) fn read(root: &Node, report: &mut Report) -> Option<Service> {
                     root,
                     node,
                     path,
-                    id,
+                    below: vec!["pipelines", id],
                     report,
                 }
                 .read(parsed, pipeline),
@@ -130,6 +131,7 @@ pub(super) fn read(root: &Node, report: &mut Report) -> Option<Service> {
         }
     }
     Some(Service {
+        extensions,
         pipelines,
         telemetry: raw.telemetry,
         shutdown_timeout: raw.shutdown_timeout,
@@ -138,18 +140,25 @@ pub(super) fn read(root: &Node, report: &mut Report) -> Option<Service> {
 
 struct References<'a> {
     root: &'a Node,
+    /// The section `service`.
     node: &'a Node,
+    /// Of what refers, in messages.
     path: String,
-    id: &'a str,
+    /// The same as keys below `node`.
+    below: Vec<&'a str>,
     report: &'a mut Report,
 }
 
 impl References<'_> {
+    fn place_of(&self, keys: &[&str]) -> Place {
+        self.node.place_of(&[self.below.as_slice(), keys].concat())
+    }
+
     fn read(mut self, id: ComponentId, raw: &RawPipeline) -> Pipeline {
         for (role, names) in [("receivers", &raw.receivers), ("exporters", &raw.exporters)] {
             let path = join(&self.path, role);
             if names.is_empty() && !self.report.has_error_at(&path) {
-                let place = self.node.place_of(&["pipelines", self.id, role]);
+                let place = self.place_of(&[role]);
                 self.report.error(&place, &path, "at least one is needed");
             }
         }
@@ -173,9 +182,7 @@ impl References<'_> {
             .collect();
         let mut ids: Vec<ComponentId> = Vec::new();
         for (index, name) in names.iter().enumerate() {
-            let place = self
-                .node
-                .place_of(&["pipelines", self.id, role, &index.to_string()]);
+            let place = self.place_of(&[role, &index.to_string()]);
             let path = join(&self.path, role);
             let singular = role.trim_end_matches('s');
             match ComponentId::parse(name) {

@@ -1,10 +1,12 @@
-//! Builds what a configuration describes and does not run already, without any IO.
+//! Builds what a configuration describes and is not up already, without any IO.
 
 use super::ServiceError;
 use super::running::Up;
 use crate::component::{BoxError, Context, Exporter, Processor, Receiver};
 use crate::config::{ComponentId, Config, Fingerprint, Pipeline, Role};
+use crate::extensions::{Extension, Extensions};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Components by id.
 type Built<C> = BTreeMap<ComponentId, Box<C>>;
@@ -13,6 +15,8 @@ type Built<C> = BTreeMap<ComponentId, Box<C>>;
 #[derive(Default)]
 pub(super) struct Parts {
     /// New, or with other settings than the running ones.
+    pub extensions: BTreeMap<ComponentId, Arc<dyn Extension>>,
+    /// Likewise.
     pub receivers: Built<dyn Receiver>,
     /// Likewise.
     pub exporters: Built<dyn Exporter>,
@@ -24,12 +28,41 @@ impl Parts {
     /// Builds every component that a pipeline refers to and that is not up.
     pub fn build(config: &Config, up: &Up) -> Result<Self, ServiceError> {
         let mut parts = Self::default();
+        let extensions = parts.add_extensions(config, up)?;
+        let context = |id: &ComponentId| Context {
+            id: id.clone(),
+            metrics: up.metrics.clone(),
+            extensions: extensions.clone(),
+        };
         for pipeline in &config.pipelines {
-            parts.add_receivers(config, pipeline, up)?;
-            parts.add_processors(config, pipeline, up)?;
-            parts.add_exporters(config, pipeline, up)?;
+            parts.add_receivers(config, pipeline, up, &context)?;
+            parts.add_processors(config, pipeline, up, &context)?;
+            parts.add_exporters(config, pipeline, up, &context)?;
         }
         Ok(parts)
+    }
+
+    /// Gives all of them, new or not.
+    fn add_extensions(&mut self, config: &Config, up: &Up) -> Result<Extensions, ServiceError> {
+        let mut all = BTreeMap::new();
+        for id in &config.started_extensions {
+            let running = up.extensions.get(id);
+            if let Some(live) = running
+                && is_current(config, Role::Extension, id, Some(live.fingerprint))
+            {
+                all.insert(id.clone(), Arc::clone(&live.extension));
+            } else if let Some(settings) = config.extensions.get(id) {
+                let context = Context {
+                    id: id.clone(),
+                    metrics: up.metrics.clone(),
+                    extensions: Extensions::default(),
+                };
+                let built = settings.build(context).map_err(building("extension", id))?;
+                self.extensions.insert(id.clone(), Arc::clone(&built));
+                all.insert(id.clone(), built);
+            }
+        }
+        Ok(Extensions::new(all))
     }
 
     fn add_receivers(
@@ -37,6 +70,7 @@ impl Parts {
         config: &Config,
         pipeline: &Pipeline,
         up: &Up,
+        context: &impl Fn(&ComponentId) -> Context,
     ) -> Result<(), ServiceError> {
         for id in &pipeline.receivers {
             let running = up.receivers.get(id).map(|live| live.fingerprint);
@@ -44,7 +78,7 @@ impl Parts {
                 continue;
             }
             if let Some(settings) = config.receivers.get(id) {
-                let built = settings.build(context(id, up));
+                let built = settings.build(context(id));
                 let built = built.map_err(building("receiver", id))?;
                 self.receivers.insert(id.clone(), built);
             }
@@ -57,6 +91,7 @@ impl Parts {
         config: &Config,
         pipeline: &Pipeline,
         up: &Up,
+        context: &impl Fn(&ComponentId) -> Context,
     ) -> Result<(), ServiceError> {
         let new = self.processors.entry(pipeline.id.clone()).or_default();
         for id in &pipeline.processors {
@@ -66,7 +101,7 @@ impl Parts {
                 continue;
             }
             if let Some(settings) = config.processors.get(id) {
-                let built = settings.build(context(id, up));
+                let built = settings.build(context(id));
                 new.insert(id.clone(), built.map_err(building("processor", id))?);
             }
         }
@@ -78,6 +113,7 @@ impl Parts {
         config: &Config,
         pipeline: &Pipeline,
         up: &Up,
+        context: &impl Fn(&ComponentId) -> Context,
     ) -> Result<(), ServiceError> {
         for id in &pipeline.exporters {
             let running = up.exporters.get(id).map(|live| live.fingerprint);
@@ -85,7 +121,7 @@ impl Parts {
                 continue;
             }
             if let Some(settings) = config.exporters.get(id) {
-                let built = settings.build(context(id, up));
+                let built = settings.build(context(id));
                 let built = built.map_err(building("exporter", id))?;
                 self.exporters.insert(id.clone(), built);
             }
@@ -102,13 +138,6 @@ pub(super) fn is_current(
     running: Option<Fingerprint>,
 ) -> bool {
     running == Some(config.fingerprints.get(role, id))
-}
-
-fn context(id: &ComponentId, up: &Up) -> Context {
-    Context {
-        id: id.clone(),
-        metrics: up.metrics.clone(),
-    }
 }
 
 fn building(role: &'static str, id: &ComponentId) -> impl FnOnce(BoxError) -> ServiceError {

@@ -1,22 +1,22 @@
 //! From what runs to what a configuration wants, in the order of the data, without losing a span.
 //!
 //! ```text
-//! new endpoints and exporters start      if one fails, nothing has changed
+//! new endpoints, extensions, exporters   if one does not start, nothing has changed
 //! receivers change their ways, or end    what is under way goes where it began to go
 //! pipelines without receivers drain
 //! changed pipelines pause                processors that stay keep what they hold
-//! exporters change hands                 only these: files and stores open once
+//! files and stores change hands          who has one ends before the next begins
 //! pipelines go on, new ones begin
 //! new receivers start
-//! old exporters drain
+//! old exporters drain, old extensions end
 //! ```
 
 use super::ServiceError;
 use super::build::{Parts, is_current};
-use super::running::{LiveExporter, LivePipeline, LiveReceiver, Up, watch};
+use super::running::{Inputs, LivePipeline, LiveReceiver, Up, watch};
 use crate::batch::Batch;
 use crate::clock;
-use crate::component::{BoxError, Exporter};
+use crate::component::{BoxError, Processor, Receiver};
 use crate::config::{ComponentId, Config, Fingerprint, Pipeline, Role};
 use crate::graph::{Control, Driver, Line, PIPELINE_QUEUE_BATCHES};
 use crate::receiver::BatchSender;
@@ -25,12 +25,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 /// Room for what a driver is told: to pause and to go on, by a reload and by the way back.
 const CONTROLS: usize = 4;
-
-/// The ways into the pipelines. While this lives, none of them ends.
-type Inputs = BTreeMap<ComponentId, mpsc::Sender<Batch>>;
 
 impl Up {
     /// Brings up what the configuration wants and is not up, and ends the rest.
@@ -45,24 +43,29 @@ impl Up {
         let deadline = clock::instant() + config.shutdown_timeout;
         let halfway = clock::instant() + config.shutdown_timeout / 2;
         self.open_endpoints(config).await?;
+        self.start_extensions(config, &mut parts).await?;
         let fresh = self.start_exporters(config, &mut parts, deadline).await?;
         // Nothing has changed up to here.
-        let inputs = self.open_inputs(config);
+        self.await_ended(halfway).await;
+        self.open_inputs(config);
         self.retire_receivers(config, &mut parts, halfway).await;
-        self.route(config, &inputs);
-        self.end_pipelines(&inputs, deadline).await;
+        self.route(config);
+        self.end_pipelines(config, deadline).await;
         self.pause(config, halfway).await;
         let retired = self.retire_exporters(config, fresh);
         let swapped = self
-            .swap_exporters(config, &mut parts, &retired, deadline)
+            .change_hands(config, &mut parts, &retired, deadline)
             .await;
         self.resume(config, parts.processors);
         let started = match swapped {
-            Ok(()) => self.start_receivers(config, parts.receivers, &inputs),
+            Ok(()) => self.start_receivers(config, parts.receivers),
             failed => failed,
         };
-        self.drain(retired, deadline).await;
+        self.drain(retired, deadline);
         started?;
+        self.inputs.clear();
+        self.end_extensions(config, deadline).await;
+        self.tell_extensions(true);
         let wanted = config.telemetry.metrics.endpoints();
         self.servers
             .retain(|(endpoint, _)| wanted.contains(endpoint));
@@ -71,12 +74,18 @@ impl Up {
 
     /// An exporter may hold a pipeline up for longer than a reload waits; then there is no
     /// other before it has gone on.
-    pub fn check_idle(&self) -> Result<(), ServiceError> {
-        let mut pipelines = self.pipelines.iter();
-        match pipelines.find(|(_, live)| live.control.capacity() < CONTROLS && !live.has_ended()) {
-            Some((id, _)) => Err(ServiceError::Busy(id.clone())),
-            None => Ok(()),
+    pub async fn take_turn(&self, config: &Config) -> Result<(), ServiceError> {
+        let halfway = clock::instant() + config.shutdown_timeout / 2;
+        for (id, live) in &self.pipelines {
+            let idle = async {
+                // An error: the pipeline has ended.
+                let _ = live.control.reserve_many(CONTROLS).await;
+            };
+            if !self.wait(halfway, idle).await {
+                return Err(ServiceError::Busy(id.clone()));
+            }
         }
+        Ok(())
     }
 
     async fn open_endpoints(&mut self, config: &Config) -> Result<(), ServiceError> {
@@ -92,64 +101,26 @@ impl Up {
         Ok(())
     }
 
-    /// Starts the new ones but those that must wait for an old one to let go of a file.
-    async fn start_exporters(
-        &mut self,
-        config: &Config,
-        parts: &mut Parts,
-        deadline: Instant,
-    ) -> Result<BTreeMap<ComponentId, LiveExporter>, ServiceError> {
-        let mut fresh = BTreeMap::new();
-        let ids: Vec<_> = parts.exporters.keys().cloned().collect();
-        for id in ids {
-            let held = parts.exporters.get(&id).and_then(|built| built.holds());
-            let in_use = |live: &LiveExporter| held.is_some() && live.exporter.holds() == held;
-            if self.exporters.values().any(in_use) {
-                continue;
+    /// Waits for pipelines whose receivers have ended by themselves: what they still hold
+    /// goes to the exporters that they have.
+    async fn await_ended(&mut self, deadline: Instant) {
+        let pipelines = std::mem::take(&mut self.pipelines);
+        for (id, live) in pipelines {
+            if live.input.upgrade().is_some() {
+                self.pipelines.insert(id, live);
+            } else {
+                self.end(&live, deadline).await;
             }
-            let Some(exporter) = parts.exporters.remove(&id) else {
-                continue;
-            };
-            match self.start_exporter(config, &id, exporter).await {
-                Ok(live) => fresh.insert(id, live),
-                Err(error) => {
-                    for live in fresh.into_values() {
-                        live.exporter.shutdown(deadline).await;
-                    }
-                    return Err(error);
-                }
-            };
         }
-        Ok(fresh)
     }
 
-    async fn start_exporter(
-        &mut self,
-        config: &Config,
-        id: &ComponentId,
-        mut exporter: Box<dyn Exporter>,
-    ) -> Result<LiveExporter, ServiceError> {
-        let held = exporter.holds();
-        if held.as_ref().is_some_and(|held| self.held.contains(held)) {
-            exporter.take_over();
-        }
-        exporter.start().await.map_err(starting("exporter", id))?;
-        self.held.extend(held);
-        Ok(LiveExporter {
-            fingerprint: config.fingerprints.get(Role::Exporter, id),
-            exporter: Arc::from(exporter),
-        })
-    }
-
-    /// The ways into all pipelines that are wanted; new ones are made, and begin paused.
-    fn open_inputs(&mut self, config: &Config) -> Inputs {
-        let mut inputs = Inputs::new();
+    /// Holds all pipelines open that are wanted; new ones are made, and begin paused.
+    fn open_inputs(&mut self, config: &Config) {
         for Pipeline { id, .. } in &config.pipelines {
             let running = self.pipelines.get(id).and_then(|live| live.input.upgrade());
             let input = running.unwrap_or_else(|| self.begin_pipeline(id));
-            inputs.insert(id.clone(), input);
+            self.inputs.insert(id.clone(), input);
         }
-        inputs
     }
 
     fn begin_pipeline(&mut self, id: &ComponentId) -> mpsc::Sender<Batch> {
@@ -162,7 +133,7 @@ impl Up {
             control,
             paused: true,
             abandon: self.abandon.child_token(),
-            ended: tokio_util::sync::CancellationToken::new(),
+            ended: CancellationToken::new(),
         };
         let driver = Driver::new(id, batches, told, &self.metrics);
         let (abandon, ended) = (live.abandon.clone(), live.ended.clone());
@@ -198,24 +169,29 @@ impl Up {
         }
     }
 
-    fn route(&self, config: &Config, inputs: &Inputs) {
+    fn route(&self, config: &Config) {
         for (id, live) in &self.receivers {
-            live.route.set(targets(config, id, inputs));
+            live.route.set(targets(config, id, &self.inputs));
         }
     }
 
     /// No receiver leads to them any more: they end by themselves, once they are empty.
-    async fn end_pipelines(&mut self, inputs: &Inputs, deadline: Instant) {
+    async fn end_pipelines(&mut self, config: &Config, deadline: Instant) {
+        let wanted = |id: &ComponentId| config.pipelines.iter().any(|one| one.id == *id);
+        self.inputs.retain(|id, _| wanted(id));
         let pipelines = std::mem::take(&mut self.pipelines);
-        let (wanted, ending): (BTreeMap<_, _>, _) = pipelines
-            .into_iter()
-            .partition(|(id, _)| inputs.contains_key(id));
-        self.pipelines = wanted;
+        let (staying, ending): (BTreeMap<_, _>, _) =
+            pipelines.into_iter().partition(|(id, _)| wanted(id));
+        self.pipelines = staying;
         for (_, live) in ending {
-            if live.paused || !self.wait(deadline, live.ended.cancelled()).await {
-                // It counts what is lost.
-                live.abandon.cancel();
-            }
+            self.end(&live, deadline).await;
+        }
+    }
+
+    /// Waits until a pipeline is empty; one that cannot get so counts what it loses.
+    async fn end(&self, live: &LivePipeline, deadline: Instant) {
+        if live.paused || !self.wait(deadline, live.ended.cancelled()).await {
+            live.abandon.cancel();
         }
     }
 
@@ -232,7 +208,7 @@ impl Up {
             live.paused = true;
             let keep = live.kept(config, pipeline);
             let (paused, done) = oneshot::channel();
-            // There is room: `check_idle`. Without a driver there is nothing to change.
+            // There is room: `take_turn`. Without a driver there is nothing to change.
             let _ = live.control.try_send(Control::Pause { keep, paused });
             pausing.push((pipeline.id.clone(), done));
         }
@@ -263,51 +239,11 @@ impl Up {
             || !pipeline.exporters.iter().all(current)
     }
 
-    /// Takes out those that are not wanted, or not with the settings they have.
-    fn retire_exporters(
-        &mut self,
-        config: &Config,
-        fresh: BTreeMap<ComponentId, LiveExporter>,
-    ) -> Vec<LiveExporter> {
-        let exporters = std::mem::take(&mut self.exporters);
-        let (current, retired): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            exporters.into_iter().partition(|(id, live)| {
-                let wanted = config
-                    .pipelines
-                    .iter()
-                    .any(|one| one.exporters.contains(id));
-                wanted && is_current(config, Role::Exporter, id, Some(live.fingerprint))
-            });
-        self.exporters = current;
-        self.exporters.extend(fresh);
-        retired.into_values().collect()
-    }
-
-    /// Starts those that had to wait, after who had their file has let go of it.
-    async fn swap_exporters(
-        &mut self,
-        config: &Config,
-        parts: &mut Parts,
-        retired: &[LiveExporter],
-        deadline: Instant,
-    ) -> Result<(), ServiceError> {
-        for (id, exporter) in std::mem::take(&mut parts.exporters) {
-            for live in retired {
-                if live.exporter.holds() == exporter.holds() {
-                    live.exporter.shutdown(deadline).await;
-                }
-            }
-            let live = self.start_exporter(config, &id, exporter).await?;
-            self.exporters.insert(id, live);
-        }
-        Ok(())
-    }
-
     /// Lets every pipeline go on that has all its exporters.
     fn resume(
         &mut self,
         config: &Config,
-        mut new: BTreeMap<ComponentId, BTreeMap<ComponentId, Box<dyn crate::Processor>>>,
+        mut new: BTreeMap<ComponentId, BTreeMap<ComponentId, Box<dyn Processor>>>,
     ) {
         for pipeline in &config.pipelines {
             let Some(live) = self.pipelines.get_mut(&pipeline.id) else {
@@ -333,7 +269,7 @@ impl Up {
             };
             let processors = pipeline.processors.iter();
             let processors = processors.map(|id| (id.clone(), new.remove(id))).collect();
-            // There is room: `check_idle`. Without a driver there is nothing to change.
+            // There is room: `take_turn`. Without a driver there is nothing to change.
             let _ = live.control.try_send(Control::Resume(Line {
                 processors,
                 exporters,
@@ -347,18 +283,21 @@ impl Up {
     fn start_receivers(
         &mut self,
         config: &Config,
-        new: BTreeMap<ComponentId, Box<dyn crate::Receiver>>,
-        inputs: &Inputs,
+        new: BTreeMap<ComponentId, Box<dyn Receiver>>,
     ) -> Result<(), ServiceError> {
         for (id, receiver) in new {
-            let output = BatchSender::new(targets(config, &id, inputs), id.as_str(), &self.metrics);
+            let output = BatchSender::new(
+                targets(config, &id, &self.inputs),
+                id.as_str(),
+                &self.metrics,
+            );
             let stop = self.stop.child_token();
             let live = LiveReceiver {
                 fingerprint: config.fingerprints.get(Role::Receiver, &id),
                 route: output.route(),
                 reconfigure: receiver.reconfigure(),
                 stop: stop.clone(),
-                ended: tokio_util::sync::CancellationToken::new(),
+                ended: CancellationToken::new(),
             };
             let running = receiver
                 .start(output, stop.clone())
@@ -368,21 +307,6 @@ impl Up {
             self.receivers.insert(id, live);
         }
         Ok(())
-    }
-
-    /// Lets old exporters send what they have, beside the new ones. Who holds a file is
-    /// waited for: the next reload may want it.
-    async fn drain(&mut self, retired: Vec<LiveExporter>, deadline: Instant) {
-        for live in retired {
-            let exporter = live.exporter;
-            if exporter.holds().is_some() {
-                exporter.shutdown(deadline).await;
-            } else {
-                let shutdown = async move { exporter.shutdown(deadline).await };
-                self.draining.spawn(shutdown);
-            }
-        }
-        while self.draining.try_join_next().is_some() {}
     }
 }
 
@@ -406,10 +330,6 @@ impl LiveReceiver {
 }
 
 impl LivePipeline {
-    fn has_ended(&self) -> bool {
-        self.ended.is_cancelled()
-    }
-
     /// Processors that stay as they are.
     fn kept(&self, config: &Config, pipeline: &Pipeline) -> Vec<ComponentId> {
         let current =
@@ -441,7 +361,10 @@ fn targets(config: &Config, receiver: &ComponentId, inputs: &Inputs) -> Vec<mpsc
         .collect()
 }
 
-fn starting(role: &'static str, id: &ComponentId) -> impl FnOnce(BoxError) -> ServiceError {
+pub(super) fn starting(
+    role: &'static str,
+    id: &ComponentId,
+) -> impl FnOnce(BoxError) -> ServiceError {
     let id = id.clone();
     move |source| ServiceError::Start { role, id, source }
 }

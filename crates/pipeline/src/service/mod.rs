@@ -1,13 +1,14 @@
 //! Builds what a configuration describes, runs it, changes it, and stops it in the order of the data.
 //!
 //! ```text
-//! start:  metrics endpoint, exporters, pipelines, receivers
-//! stop:   receivers -> pipelines drain -> exporters drain, all under one deadline
+//! start:  metrics endpoint, extensions, exporters, pipelines, receivers
+//! stop:   receivers -> pipelines drain -> exporters drain -> extensions, under one deadline
 //! ```
 //! A start is a reload of which nothing runs yet: [`converge`] does both.
 
 mod build;
 mod converge;
+mod outlets;
 mod reload;
 mod running;
 
@@ -25,7 +26,7 @@ pub enum ServiceError {
     /// A component could not be built from its settings.
     #[error("cannot build {role} {id}")]
     Build {
-        /// `receiver`, `processor` or `exporter`.
+        /// `extension`, `receiver`, `processor` or `exporter`.
         role: &'static str,
         /// As configured.
         id: ComponentId,
@@ -35,7 +36,7 @@ pub enum ServiceError {
     /// A component could not be started.
     #[error("cannot start {role} {id}")]
     Start {
-        /// `receiver` or `exporter`.
+        /// `extension`, `receiver` or `exporter`.
         role: &'static str,
         /// As configured.
         id: ComponentId,
@@ -86,7 +87,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// Builds every component that a pipeline refers to, without any IO.
+    /// Builds every component that a pipeline refers to, and the extensions, without any IO.
     pub fn build(config: &Config, metrics: Metrics) -> Result<Self, ServiceError> {
         let up = Up::new(metrics);
         Ok(Self {

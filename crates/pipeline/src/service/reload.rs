@@ -94,7 +94,7 @@ impl Reloads {
 
     /// Brings it up in place of the old one, or leaves everything as it is.
     pub(super) async fn apply(
-        &self,
+        &mut self,
         loaded: Result<Config, ConfigError>,
         config: &mut Config,
         up: &mut Up,
@@ -113,7 +113,7 @@ impl Reloads {
         for warning in &new.warnings {
             tracing::warn!("{warning}");
         }
-        let outcome = match up.check_idle() {
+        let outcome = match up.take_turn(config).await {
             Ok(()) => switch(up, &new).await,
             busy => busy,
         };

@@ -5,6 +5,7 @@ use crate::batch::Batch;
 use crate::clock;
 use crate::component::{Exporter, Reconfigure};
 use crate::config::{ComponentId, Fingerprint};
+use crate::extensions::Extension;
 use crate::graph::Control;
 use crate::receiver::{Route, Running};
 use crate::telemetry::{Metrics, MetricsServer};
@@ -18,6 +19,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Exporters are back at the deadline by themselves; this is for one that hangs.
 const EXPORTER_GRACE: Duration = Duration::from_millis(500);
+
+/// The ways into the pipelines. While this lives, none of them ends.
+pub(super) type Inputs = BTreeMap<ComponentId, mpsc::Sender<Batch>>;
 
 /// A receiver at work.
 pub(super) struct LiveReceiver {
@@ -52,6 +56,14 @@ impl LivePipeline {
     }
 }
 
+/// An extension at work.
+pub(super) struct LiveExtension {
+    pub fingerprint: Fingerprint,
+    pub extension: Arc<dyn Extension>,
+    /// When it was started among others: they stop the other way round.
+    pub turn: usize,
+}
+
 /// An exporter at work.
 pub(super) struct LiveExporter {
     pub fingerprint: Fingerprint,
@@ -63,8 +75,11 @@ pub(super) struct LiveExporter {
 pub(super) struct Up {
     pub metrics: Metrics,
     pub servers: Vec<((String, u16), MetricsServer)>,
+    pub extensions: BTreeMap<ComponentId, LiveExtension>,
     pub receivers: BTreeMap<ComponentId, LiveReceiver>,
     pub pipelines: BTreeMap<ComponentId, LivePipeline>,
+    /// Empty but for the time of a reload, and of the way back from one that failed.
+    pub inputs: Inputs,
     pub exporters: BTreeMap<ComponentId, LiveExporter>,
     /// Files and stores that some exporter has had open since the start.
     pub held: BTreeSet<String>,
@@ -116,12 +131,21 @@ impl Up {
         }
     }
 
+    /// Says whether everything is running.
+    pub fn tell_extensions(&self, ready: bool) {
+        for live in self.extensions.values() {
+            live.extension.pipelines_ready(ready);
+        }
+    }
+
     pub async fn stop(mut self, timeout: Duration) {
+        self.tell_extensions(false);
         let begun = clock::instant();
         let deadline = begun + timeout;
         // Exporters get half of the time even if a receiver or processor hangs.
         let halfway = begun + timeout / 2;
         self.stop.cancel();
+        self.inputs.clear();
         join_until(&mut self.receiver_tasks, halfway).await;
         join_until(&mut self.pipeline_tasks, halfway).await;
         self.abandon.cancel();
@@ -134,6 +158,12 @@ impl Up {
             self.draining.spawn(shutdown);
         }
         join_until(&mut self.draining, deadline + EXPORTER_GRACE).await;
+        let mut extensions: Vec<_> = self.extensions.into_values().collect();
+        extensions.sort_by_key(|live| std::cmp::Reverse(live.turn));
+        for live in extensions {
+            let stopped = live.extension.shutdown(deadline + EXPORTER_GRACE);
+            let _ = tokio::time::timeout(EXPORTER_GRACE, stopped).await;
+        }
     }
 }
 

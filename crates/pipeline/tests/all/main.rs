@@ -3,7 +3,9 @@
 
 mod config_errors;
 mod config_merge;
+mod extensions;
 mod flow;
 mod otlp_answers;
 mod otlp_queue;
+mod reload;
 mod support;

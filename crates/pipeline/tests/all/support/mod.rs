@@ -11,8 +11,8 @@ use pipeline::proto::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use pipeline::receiver::spawn_thread;
 use pipeline::telemetry::{Metrics, Sample};
 use pipeline::{
-    Batch, BatchSender, BoxError, Config, Context, Factory, Processor, ProcessorSettings, Receiver,
-    ReceiverSettings, Running, Service, Settings, Summary,
+    Batch, BatchSender, BoxError, Config, ConfigError, Context, Factory, Processor,
+    ProcessorSettings, Receiver, ReceiverSettings, Running, Service, Settings, Summary,
 };
 use serde::Deserialize;
 use std::time::Duration;
@@ -25,6 +25,7 @@ pub const FACTORIES: Factories = Factories {
     receivers: &[FEED],
     processors: &[HOLD],
     exporters: pipeline::exporters::ALL,
+    extensions: pipeline::extensions::ALL,
 };
 
 /// Sends so many batches at once from a thread, then waits to be stopped.
@@ -185,7 +186,11 @@ pub fn one_pipeline(receiver: &str, processors: &str, exporter: &str, exporter_i
 }
 
 pub fn config(yaml: &str) -> Config {
-    Config::parse(&[("test.yaml", yaml)], &FACTORIES, &|_| None).unwrap()
+    config_with(yaml, &FACTORIES).unwrap()
+}
+
+pub fn config_with(yaml: &str, factories: &Factories) -> Result<Config, ConfigError> {
+    Config::parse(&[("test.yaml", yaml)], factories, &|_| None)
 }
 
 pub fn service(yaml: &str, metrics: &Metrics) -> Service {
