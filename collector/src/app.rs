@@ -9,7 +9,7 @@ use anyhow::{anyhow, ensure};
 use clap::{Parser, Subcommand};
 use pipeline::component::{Factories, Factory};
 use pipeline::telemetry::{Metrics, Sample, init_logs};
-use pipeline::{Config, Service, exporters, extensions};
+use pipeline::{Config, Service, exporters, extensions, processors};
 use std::any::Any;
 use std::fmt;
 use std::io::{self, Write as _};
@@ -20,7 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 /// Component types of this binary.
 pub const FACTORIES: Factories = Factories {
     receivers: &[Factory::receiver::<EbpfSettings>("ebpf")],
-    processors: &[span_linker::FACTORY],
+    processors: &[processors::MEMORY_LIMITER, span_linker::FACTORY],
     exporters: exporters::ALL,
     extensions: extensions::ALL,
 };

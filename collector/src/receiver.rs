@@ -41,6 +41,10 @@ pub struct EbpfSettings {
     pub max_connections: usize,
     /// MiB of unread bytes that all connections may hold together.
     pub max_buffered_mib: usize,
+    /// `host.id` of everything traced; empty: the machine's own, which clones of one image share.
+    pub host_id: String,
+    /// `host.name` of everything traced; empty: the machine's own.
+    pub host_name: String,
 }
 
 impl Default for EbpfSettings {
@@ -53,6 +57,8 @@ impl Default for EbpfSettings {
             unix_sockets: false,
             max_connections: limits.connections,
             max_buffered_mib: limits.buffered_bytes >> 20,
+            host_id: String::new(),
+            host_name: String::new(),
         }
     }
 }
@@ -72,6 +78,22 @@ impl Settings for EbpfSettings {
         if self.max_buffered_mib == 0 {
             check.error("max_buffered_mib", "must be above 0");
         }
+    }
+}
+
+impl EbpfSettings {
+    /// What the running host says of itself, unless the settings say otherwise.
+    fn host(&self) -> HostFacts {
+        let mut host = HostFacts::probe();
+        for (own, set) in [
+            (&mut host.id, &self.host_id),
+            (&mut host.name, &self.host_name),
+        ] {
+            if !set.is_empty() {
+                own.clone_from(set);
+            }
+        }
+        host
     }
 }
 
@@ -139,7 +161,7 @@ impl Worker {
             unix_sockets: settings.unix_sockets,
             report_connects: selector.needs().peer_ports,
         })?;
-        let host = HostFacts::probe();
+        let host = settings.host();
         let host_id = host.id.clone();
         let proc = Proc::open("/proc")?;
         let table = Table::new(proc, selector, host, Users::probe(), Limits::default());
@@ -276,10 +298,8 @@ impl Worker {
         self.oldest_ns = None;
         let spans = std::mem::take(&mut self.out.spans);
         let openings = std::mem::take(&mut self.out.openings);
-        let batch = Batch {
-            resource_spans: otlp::encode(spans, VERSION),
-            openings,
-        };
+        let mut batch = Batch::new(otlp::encode(spans, VERSION));
+        batch.openings = openings;
         if !batch.is_empty() && self.output.blocking_send(batch).is_err() {
             tracing::debug!("the pipelines ended before the receiver");
         }

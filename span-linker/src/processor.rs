@@ -83,13 +83,13 @@ impl SpanLinker {
     }
 
     /// Takes spans in, and gives out those whose decision is due.
-    pub fn process(&mut self, batch: Batch, now: Monotonic, out: &mut Vec<Batch>) {
+    pub fn process(&mut self, mut batch: Batch, now: Monotonic, out: &mut Vec<Batch>) {
         self.advance(now);
         let mut leaving = Leaving::default();
-        for opening in batch.openings {
+        for opening in std::mem::take(&mut batch.openings) {
             self.open(opening);
         }
-        for resource_spans in batch.resource_spans {
+        for resource_spans in batch.take_resource_spans() {
             self.take(resource_spans, &mut leaving);
         }
         self.make_room(&mut leaving);
@@ -434,10 +434,7 @@ impl Leaving {
                 }],
                 schema_url: envelope.resource_schema.clone(),
             });
-        out.push(Batch {
-            resource_spans: resource_spans.collect(),
-            openings: Vec::new(),
-        });
+        out.push(Batch::new(resource_spans.collect()));
     }
 }
 

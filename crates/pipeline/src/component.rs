@@ -9,6 +9,8 @@ use crate::config::node::Node;
 use crate::config::report::{Finding, Report};
 use crate::config::{ComponentId, decode, join};
 use crate::extensions::{Extension, Extensions};
+use crate::gate::Gate;
+use crate::receipt::NotTaken;
 use crate::receiver::{BatchSender, Running};
 use crate::telemetry::Metrics;
 use async_trait::async_trait;
@@ -56,6 +58,11 @@ pub trait Processor: Send {
     /// Takes a batch; what is ready goes to `out`, the rest stays for later.
     fn process(&mut self, batch: Batch, now: Monotonic, out: &mut Vec<Batch>);
 
+    /// What it may close in front of its pipeline; None: nothing.
+    fn gate(&self) -> Option<Gate> {
+        None
+    }
+
     /// How often [`tick`](Self::tick) is wanted; None: never.
     fn tick_interval(&self) -> Option<Duration> {
         None
@@ -79,8 +86,10 @@ pub trait Exporter: Send + Sync {
     /// A backend that is not there is no error.
     async fn start(&mut self) -> Result<(), BoxError>;
 
-    /// Takes a batch over. Waits only if it is meant to push back; counts what it refuses.
-    async fn consume(&self, batch: Arc<Batch>);
+    /// Takes a batch over: from then on the exporter answers for its spans, and counts those
+    /// it has to give up. Waits only if it is meant to push back. What it does not take is
+    /// no loss yet: the pipeline gives it back or counts it.
+    async fn consume(&self, batch: Arc<Batch>) -> Result<(), NotTaken>;
 
     /// Sends what it still has, is back before the deadline, and counts what it had to give up.
     async fn shutdown(&self, deadline: Instant);
@@ -125,6 +134,11 @@ pub trait ReceiverSettings: Any + Debug + Send + Sync {
 pub trait ProcessorSettings: Debug + Send + Sync {
     /// Builds one instance; every pipeline gets its own.
     fn build(&self, context: Context) -> Result<Box<dyn Processor>, BoxError>;
+
+    /// Whether it only works well as the first of its pipeline.
+    fn belongs_first(&self) -> bool {
+        false
+    }
 }
 
 /// Settings of an exporter.

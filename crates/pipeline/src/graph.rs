@@ -12,6 +12,7 @@ use crate::batch::Batch;
 use crate::clock::{self, Monotonic};
 use crate::component::{Exporter, Processor};
 use crate::config::ComponentId;
+use crate::receipt::{NotTaken, Receipt};
 use crate::telemetry::{Loss, Losses, Metrics};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -42,7 +43,7 @@ pub struct Line {
     /// In order; None: the one of this id that was kept.
     pub processors: Vec<(ComponentId, Option<Box<dyn Processor>>)>,
     /// Each gets every batch.
-    pub exporters: Vec<Arc<dyn Exporter>>,
+    pub exporters: Vec<(ComponentId, Arc<dyn Exporter>)>,
 }
 
 /// A processor and its time.
@@ -66,17 +67,30 @@ impl Stage {
     }
 }
 
+/// An exporter, and the spans that it did not take.
+struct Outlet {
+    exporter: Arc<dyn Exporter>,
+    losses: Losses,
+}
+
+/// The batch that is being handed over.
+#[derive(Default)]
+struct InHand {
+    spans: usize,
+    receipt: Option<Receipt>,
+}
+
 /// One pipeline at work.
 pub struct Driver {
     input: mpsc::Receiver<Batch>,
     control: mpsc::Receiver<Control>,
     stages: Vec<Stage>,
-    exporters: Vec<Arc<dyn Exporter>>,
+    outlets: Vec<Outlet>,
     /// Through the processors and not yet with the exporters.
     ready: VecDeque<Batch>,
-    /// Spans of the batch that is being handed over.
-    in_hand: usize,
+    in_hand: InHand,
     losses: Losses,
+    metrics: Metrics,
 }
 
 impl Driver {
@@ -91,10 +105,11 @@ impl Driver {
             input,
             control,
             stages: Vec::new(),
-            exporters: Vec::new(),
+            outlets: Vec::new(),
             ready: VecDeque::new(),
-            in_hand: 0,
+            in_hand: InHand::default(),
             losses: Losses::new(metrics, &format!("pipelines/{id}")),
+            metrics: metrics.clone(),
         }
     }
 
@@ -153,7 +168,7 @@ impl Driver {
                     self.ready.extend(ready);
                     self.deliver().await;
                     self.stages.retain(|stage| keep.contains(&stage.id));
-                    self.exporters.clear();
+                    self.outlets.clear();
                     // Nobody waits any more if this fails.
                     let _ = paused.send(());
                 }
@@ -173,7 +188,12 @@ impl Driver {
             };
             self.stages.extend(stage);
         }
-        self.exporters = line.exporters;
+        let metrics = &self.metrics;
+        let outlet = |(id, exporter)| Outlet {
+            exporter,
+            losses: Losses::new(metrics, &format!("exporters/{id}")),
+        };
+        self.outlets = line.exporters.into_iter().map(outlet).collect();
     }
 
     /// Sends batches through the processors from this stage on.
@@ -227,21 +247,43 @@ impl Driver {
     async fn deliver(&mut self) {
         while let Some(mut batch) = self.ready.pop_front() {
             batch.openings.clear();
-            self.in_hand = batch.span_count();
-            if self.in_hand == 0 {
+            let spans = batch.span_count();
+            if spans == 0 {
                 continue;
             }
+            // Out of the batch, so that an exporter that keeps it keeps nobody waiting.
+            let receipt = batch.take_receipt();
+            self.in_hand = InHand { spans, receipt };
             let batch = Arc::new(batch);
-            for exporter in &self.exporters {
-                exporter.consume(Arc::clone(&batch)).await;
+            let mut refusals = Vec::new();
+            for (index, outlet) in self.outlets.iter().enumerate() {
+                if let Err(why) = outlet.exporter.consume(Arc::clone(&batch)).await {
+                    refusals.push((index, why));
+                }
             }
-            self.in_hand = 0;
+            let receipt = std::mem::take(&mut self.in_hand).receipt;
+            self.settle(&refusals, spans, receipt);
         }
     }
 
-    /// Counts what has not reached the exporters. Errs high: some exporters may have taken
-    /// the batch that was being handed over.
+    /// Lost is what an exporter did not take, unless none did and the receiver gets it back.
+    fn settle(&self, refusals: &[(usize, NotTaken)], spans: usize, receipt: Option<Receipt>) {
+        if let (Some(receipt), Some((_, why))) = (receipt, refusals.first())
+            && refusals.len() == self.outlets.len()
+        {
+            return receipt.refuse(*why);
+        }
+        for (index, NotTaken(loss)) in refusals {
+            if let Some(outlet) = self.outlets.get(*index) {
+                outlet.losses.count(*loss, spans);
+            }
+        }
+    }
+
+    /// Refuses or counts what has not reached the exporters. Errs high: some exporters may have
+    /// taken the batch that was being handed over.
     fn abandon(&mut self) {
+        const WHY: NotTaken = NotTaken(Loss::Shutdown);
         self.input.close();
         let mut left = Vec::new();
         while let Ok(batch) = self.input.try_recv() {
@@ -249,7 +291,20 @@ impl Driver {
         }
         left.extend(self.flush(|_| true));
         left.extend(self.ready.drain(..));
-        let spans = self.in_hand + left.iter().map(Batch::span_count).sum::<usize>();
+        let in_hand = std::mem::take(&mut self.in_hand);
+        let mut spans = match in_hand.receipt {
+            None => in_hand.spans,
+            Some(receipt) => {
+                receipt.refuse(WHY);
+                0
+            }
+        };
+        for batch in left {
+            let count = batch.span_count();
+            if !batch.refuse(WHY) {
+                spans += count;
+            }
+        }
         if spans > 0 {
             tracing::warn!(spans, "time to stop is over, spans are lost");
             self.losses.count(Loss::Shutdown, spans);

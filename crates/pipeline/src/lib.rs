@@ -9,14 +9,18 @@ pub mod component;
 pub mod config;
 pub mod exporters;
 pub mod extensions;
+mod gate;
 mod graph;
 pub mod otlp;
 pub mod otlp_json;
+pub mod processors;
 mod queue;
+mod receipt;
 pub mod receiver;
 mod serve;
 pub mod service;
 pub mod telemetry;
+mod wire;
 
 pub use batch::Batch;
 pub use component::{
@@ -25,6 +29,9 @@ pub use component::{
 };
 pub use config::{Config, ConfigError};
 pub use extensions::{Extension, Extensions};
+pub use gate::Gate;
 pub use opentelemetry_proto::tonic as proto;
-pub use receiver::{BatchSender, Running};
+pub use receipt::{NotTaken, Outcome, Receipt};
+pub use receiver::{BatchSender, Input, Running, Undelivered};
 pub use service::{Service, ServiceError, Summary};
+pub use wire::{Malformed, count_spans};

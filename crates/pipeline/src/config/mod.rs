@@ -262,6 +262,7 @@ fn build(root: &Node, factories: &Factories, report: &mut Report) -> Option<Conf
     for (id, settings) in &exporters {
         fingerprints.add_extension(id, settings.as_ref());
     }
+    service::check_order(root, &service.pipelines, &processors, report);
     Some(Config {
         receivers,
         processors,

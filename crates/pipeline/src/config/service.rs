@@ -2,8 +2,8 @@
 
 use super::node::{Node, Value};
 use super::report::{Place, Report, did_you_mean};
-use super::{ComponentId, decode, duration, join};
-use crate::component::Check;
+use super::{ComponentId, Section, decode, duration, join};
+use crate::component::{Check, ProcessorSettings};
 use crate::telemetry::TelemetrySettings;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -136,6 +136,33 @@ pub(super) fn read(root: &Node, report: &mut Report) -> Option<Service> {
         telemetry: raw.telemetry,
         shutdown_timeout: raw.shutdown_timeout,
     })
+}
+
+/// Warns of processors that only work well at the head of a pipeline and stand elsewhere.
+pub(super) fn check_order(
+    root: &Node,
+    pipelines: &[Pipeline],
+    processors: &Section<dyn ProcessorSettings>,
+    report: &mut Report,
+) {
+    let Some(entry) = root.entry("service") else {
+        return;
+    };
+    for pipeline in pipelines {
+        let id = pipeline.id.as_str();
+        for (index, processor) in pipeline.processors.iter().enumerate().skip(1) {
+            let settings = processors.get(processor);
+            if settings.is_some_and(|settings| settings.belongs_first()) {
+                let index = index.to_string();
+                let place = entry
+                    .node
+                    .place_of(&["pipelines", id, "processors", &index]);
+                let path = format!("service::pipelines::{id}::processors");
+                let message = format!("\"{processor}\" should be the first processor");
+                report.warn(&place, &path, message);
+            }
+        }
+    }
 }
 
 struct References<'a> {

@@ -2,6 +2,7 @@
 
 use crate::clock;
 use crate::component::{BoxError, Context};
+use crate::receipt::NotTaken;
 use crate::telemetry::{Counter, Loss, Losses};
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -12,6 +13,8 @@ use tokio::time::Instant;
 
 /// Chunks that wait for the disk; then the pipeline waits.
 const QUEUE_CHUNKS: usize = 64;
+/// The thread has ended.
+const GONE: NotTaken = NotTaken(Loss::Shutdown);
 
 /// What becomes of a file that is there already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,19 +116,20 @@ impl Writer {
     }
 
     /// Hands text with so many spans over; waits for room.
-    pub async fn write(&self, bytes: Vec<u8>, spans: usize) {
+    pub async fn write(&self, bytes: Vec<u8>, spans: usize) -> Result<(), NotTaken> {
         let thread = self
             .lock()
             .as_ref()
             .map(|thread| (thread.chunks.clone(), Arc::clone(&thread.waiting)));
         let Some((chunks, waiting)) = thread else {
-            return self.lose(spans);
+            return Err(GONE);
         };
         waiting.fetch_add(spans, Ordering::Relaxed);
         if chunks.send(Chunk { bytes, spans }).await.is_err() {
             waiting.fetch_sub(spans, Ordering::Relaxed);
-            self.lose(spans);
+            return Err(GONE);
         }
+        Ok(())
     }
 
     /// Waits until all is written, at most until the deadline.
@@ -143,13 +147,14 @@ impl Writer {
             .await
             .is_err()
         {
-            self.lose(waiting.load(Ordering::Relaxed));
+            self.lose(GONE, waiting.load(Ordering::Relaxed));
         }
     }
 
-    fn lose(&self, spans: usize) {
+    /// Counts spans as given up.
+    pub fn lose(&self, NotTaken(loss): NotTaken, spans: usize) {
         self.failed.add_len(spans);
-        self.losses.count(Loss::Shutdown, spans);
+        self.losses.count(loss, spans);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Thread>> {

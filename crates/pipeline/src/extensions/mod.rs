@@ -3,22 +3,27 @@
 //! Extensions start before everything else and stop after it. What a component may ask of one
 //! is a method of [`Extension`] that answers `None` unless that extension offers it.
 
+pub(crate) mod file_storage;
 mod health_check;
 
 use crate::component::{BoxError, ExtensionFactory, Factory};
 use crate::config::ComponentId;
 use async_trait::async_trait;
+pub use file_storage::Storage;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use tokio::time::Instant;
 
+/// `file_storage`: keeps sending queues on the disk.
+pub const FILE_STORAGE: ExtensionFactory =
+    Factory::extension::<file_storage::FileStorageSettings>("file_storage");
 /// `health_check`: says over HTTP whether the pipelines work.
 pub const HEALTH_CHECK: ExtensionFactory =
     Factory::extension::<health_check::HealthCheckSettings>("health_check");
 
 /// Every extension of this crate.
-pub const ALL: &[ExtensionFactory] = &[HEALTH_CHECK];
+pub const ALL: &[ExtensionFactory] = &[FILE_STORAGE, HEALTH_CHECK];
 
 /// One extension; components that use it share it.
 #[async_trait]
@@ -29,6 +34,11 @@ pub trait Extension: Send + Sync {
     /// Hears that everything is running (`true`), and that the service begins to stop (`false`).
     fn pipelines_ready(&self, ready: bool) {
         let _ = ready;
+    }
+
+    /// Where exporters may keep their queues, if that is what it offers.
+    fn storage(&self) -> Option<Storage> {
+        None
     }
 
     /// Closes what it has open; no component uses it any more.

@@ -12,10 +12,10 @@ use super::{Load, MAX_REQUEST_BYTES, Queue};
 use crate::batch::Batch;
 use crate::clock;
 use crate::component::Context;
+use crate::receipt::NotTaken;
 use crate::telemetry::{Counter, Loss, Losses};
 use async_trait::async_trait;
 use bytes::Bytes;
-use prost::encoding::message;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -159,38 +159,42 @@ impl Sender {
             let shared = Arc::clone(&self.shared);
             workers.spawn(async move {
                 while let Some(load) = queue.take().await {
-                    shared.deliver(load).await;
+                    let spans = load.spans;
+                    let mut in_hand = InHand {
+                        shared: &shared,
+                        spans,
+                    };
+                    let outcome = shared.deliver(load).await;
+                    in_hand.spans = 0;
+                    if let Err(NotTaken(loss)) = outcome {
+                        shared.losses.count(loss, spans);
+                    }
                 }
             });
         }
     }
 
     /// Takes a batch over into the queue, or sends it at once if there is none.
-    pub async fn consume(&self, batch: &Batch) {
-        let spans = batch.span_count();
-        if spans == 0 {
-            return;
-        }
+    pub async fn consume(&self, batch: &Batch) -> Result<(), NotTaken> {
         let load = Load {
-            body: encode(batch),
-            spans,
+            body: batch.encode(),
+            spans: batch.span_count(),
         };
-        if load.body.len() > MAX_REQUEST_BYTES {
-            tracing::warn!(
-                exporter = self.shared.id,
-                spans,
-                bytes = load.body.len(),
-                "batch is too large, dropped"
-            );
+        let (spans, bytes) = (load.spans, load.body.len());
+        if bytes > MAX_REQUEST_BYTES {
+            let exporter = &self.shared.id;
+            tracing::warn!(exporter, spans, bytes, "batch is too large");
             self.enqueue_failed.add_len(spans);
-            self.shared.losses.count(Loss::TooLarge, spans);
-        } else if self.consumers == 0 {
-            self.shared.deliver(load).await;
-        } else if self.queue.push(load).await.is_err() {
-            self.enqueue_failed.add_len(spans);
-            self.shared.losses.count(Loss::QueueFull, spans);
-            self.log_full();
+            return Err(NotTaken(Loss::TooLarge));
         }
+        if self.consumers == 0 {
+            return self.shared.deliver(load).await;
+        }
+        self.queue.push(load).await.map_err(|_| {
+            self.enqueue_failed.add_len(spans);
+            self.log_full();
+            NotTaken(Loss::QueueFull)
+        })
     }
 
     fn log_full(&self) {
@@ -205,7 +209,7 @@ impl Sender {
             tracing::warn!(
                 exporter = self.shared.id,
                 dropped,
-                "sending queue is full, spans are dropped"
+                "sending queue is full, spans are refused"
             );
         }
     }
@@ -230,20 +234,6 @@ impl Sender {
     }
 }
 
-/// The batch as an encoded `ExportTraceServiceRequest`, without a copy of its spans.
-pub(crate) fn encode(batch: &Batch) -> Bytes {
-    let length: usize = batch
-        .resource_spans
-        .iter()
-        .map(|spans| message::encoded_len(1, spans))
-        .sum();
-    let mut body = Vec::with_capacity(length);
-    for spans in &batch.resource_spans {
-        message::encode(1, spans, &mut body);
-    }
-    Bytes::from(body)
-}
-
 /// Counts the spans of a load as lost if its task ends before it is settled.
 struct InHand<'a> {
     shared: &'a Shared,
@@ -260,17 +250,18 @@ impl Drop for InHand<'_> {
 }
 
 impl Shared {
-    async fn deliver(&self, load: Load) {
-        let mut in_hand = InHand {
-            shared: self,
-            spans: load.spans,
-        };
+    /// Sends until the backend has taken the load or it is given up; the caller counts the loss.
+    async fn deliver(&self, load: Load) -> Result<(), NotTaken> {
         let body = self.client.encode(load.body);
-        let outcome = self.attempts(body).await;
-        in_hand.spans = 0;
-        match outcome {
-            Ok(accepted) => self.settle(&accepted, load.spans),
-            Err((loss, message)) => self.lose(loss, load.spans, &message),
+        match self.attempts(body).await {
+            Ok(accepted) => {
+                self.settle(&accepted, load.spans);
+                Ok(())
+            }
+            Err((loss, message)) => {
+                self.give_up(loss, load.spans, &message);
+                Err(NotTaken(loss))
+            }
         }
     }
 
@@ -291,15 +282,14 @@ impl Shared {
     }
 
     fn lose(&self, loss: Loss, spans: usize, message: &str) {
-        self.send_failed.add_len(spans);
         self.losses.count(loss, spans);
-        tracing::warn!(
-            exporter = self.id,
-            spans,
-            reason = loss.as_str(),
-            message,
-            "spans are lost"
-        );
+        self.give_up(loss, spans, message);
+    }
+
+    fn give_up(&self, loss: Loss, spans: usize, message: &str) {
+        self.send_failed.add_len(spans);
+        let (exporter, reason) = (&self.id, loss.as_str());
+        tracing::warn!(exporter, spans, reason, message, "spans are given up");
     }
 
     async fn attempts(&self, body: Bytes) -> Result<Accepted, (Loss, String)> {

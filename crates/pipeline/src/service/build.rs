@@ -97,6 +97,7 @@ impl Parts {
         for id in &pipeline.processors {
             let running = up.pipelines.get(&pipeline.id);
             let running = running.and_then(|live| live.processor(id));
+            let running = running.map(|live| live.fingerprint);
             if is_current(config, Role::Processor, id, running) {
                 continue;
             }

@@ -13,19 +13,22 @@
 
 use super::ServiceError;
 use super::build::{Parts, is_current};
-use super::running::{Inputs, LivePipeline, LiveReceiver, Up, watch};
+use super::running::{Inputs, LivePipeline, LiveProcessor, LiveReceiver, Up, watch};
 use crate::batch::Batch;
 use crate::clock;
 use crate::component::{BoxError, Processor, Receiver};
-use crate::config::{ComponentId, Config, Fingerprint, Pipeline, Role};
+use crate::config::{ComponentId, Config, Pipeline, Role};
 use crate::graph::{Control, Driver, Line, PIPELINE_QUEUE_BATCHES};
-use crate::receiver::BatchSender;
+use crate::receiver::{BatchSender, Input};
 use crate::telemetry::MetricsServer;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+/// Processors that are new, by pipeline.
+type Processors = BTreeMap<ComponentId, BTreeMap<ComponentId, Box<dyn Processor>>>;
 
 /// Room for what a driver is told: to pause and to go on, by a reload and by the way back.
 const CONTROLS: usize = 4;
@@ -47,7 +50,7 @@ impl Up {
         let fresh = self.start_exporters(config, &mut parts, deadline).await?;
         // Nothing has changed up to here.
         self.await_ended(halfway).await;
-        self.open_inputs(config);
+        self.open_inputs(config, &parts.processors);
         self.retire_receivers(config, &mut parts, halfway).await;
         self.route(config);
         self.end_pipelines(config, deadline).await;
@@ -115,11 +118,17 @@ impl Up {
     }
 
     /// Holds all pipelines open that are wanted; new ones are made, and begin paused.
-    fn open_inputs(&mut self, config: &Config) {
-        for Pipeline { id, .. } in &config.pipelines {
+    fn open_inputs(&mut self, config: &Config, new: &Processors) {
+        for pipeline in &config.pipelines {
+            let id = &pipeline.id;
             let running = self.pipelines.get(id).and_then(|live| live.input.upgrade());
-            let input = running.unwrap_or_else(|| self.begin_pipeline(id));
-            self.inputs.insert(id.clone(), input);
+            let queue = running.unwrap_or_else(|| self.begin_pipeline(id));
+            if let Some(live) = self.pipelines.get(id) {
+                let processors = live.processors_of(config, pipeline, new.get(id));
+                let gates = processors.into_iter().filter_map(|one| one.gate);
+                let gates = gates.collect();
+                self.inputs.insert(id.clone(), Input { queue, gates });
+            }
         }
     }
 
@@ -228,23 +237,23 @@ impl Up {
         let Some(live) = self.pipelines.get(&pipeline.id) else {
             return false;
         };
-        let processors = with_fingerprints(config, pipeline);
         let current = |id: &ComponentId| {
             let running = self.exporters.get(id).map(|live| live.fingerprint);
             is_current(config, Role::Exporter, id, running)
         };
         live.paused
-            || live.processors != processors
+            || live.kept(config, pipeline).len() != live.processors.len()
+            || live
+                .processors
+                .iter()
+                .map(|one| &one.id)
+                .ne(&pipeline.processors)
             || live.exporters != pipeline.exporters
             || !pipeline.exporters.iter().all(current)
     }
 
     /// Lets every pipeline go on that has all its exporters.
-    fn resume(
-        &mut self,
-        config: &Config,
-        mut new: BTreeMap<ComponentId, BTreeMap<ComponentId, Box<dyn Processor>>>,
-    ) {
+    fn resume(&mut self, config: &Config, mut new: Processors) {
         for pipeline in &config.pipelines {
             let Some(live) = self.pipelines.get_mut(&pipeline.id) else {
                 continue;
@@ -252,21 +261,17 @@ impl Up {
             let exporters = pipeline.exporters.iter();
             let exporters: Option<Vec<_>> = exporters
                 .map(|id| {
-                    self.exporters
-                        .get(id)
-                        .map(|live| Arc::clone(&live.exporter))
+                    let live = self.exporters.get(id)?;
+                    Some((id.clone(), Arc::clone(&live.exporter)))
                 })
                 .collect();
             let mut new = new.remove(&pipeline.id).unwrap_or_default();
-            // A processor that was kept is there still.
-            live.processors = live
-                .kept(config, pipeline)
-                .into_iter()
-                .map(|id| (id.clone(), config.fingerprints.get(Role::Processor, &id)))
-                .collect();
             let Some(exporters) = exporters.filter(|_| live.paused) else {
+                // A processor that was kept is there still.
+                live.processors = live.processors_of(config, pipeline, None);
                 continue;
             };
+            live.processors = live.processors_of(config, pipeline, Some(&new));
             let processors = pipeline.processors.iter();
             let processors = processors.map(|id| (id.clone(), new.remove(id))).collect();
             // There is room: `take_turn`. Without a driver there is nothing to change.
@@ -274,7 +279,6 @@ impl Up {
                 processors,
                 exporters,
             }));
-            live.processors = with_fingerprints(config, pipeline);
             live.exporters.clone_from(&pipeline.exporters);
             live.paused = false;
         }
@@ -332,26 +336,37 @@ impl LiveReceiver {
 impl LivePipeline {
     /// Processors that stay as they are.
     fn kept(&self, config: &Config, pipeline: &Pipeline) -> Vec<ComponentId> {
-        let current =
-            |id: &&ComponentId| is_current(config, Role::Processor, id, self.processor(id));
-        pipeline
-            .processors
-            .iter()
-            .filter(current)
-            .cloned()
-            .collect()
+        let kept = self.processors_of(config, pipeline, None).into_iter();
+        kept.map(|live| live.id).collect()
+    }
+
+    /// The processors that the configuration wants, of those that are here and stay and of
+    /// the new ones.
+    fn processors_of(
+        &self,
+        config: &Config,
+        pipeline: &Pipeline,
+        new: Option<&BTreeMap<ComponentId, Box<dyn Processor>>>,
+    ) -> Vec<LiveProcessor> {
+        let find = |id: &ComponentId| {
+            let fingerprint = config.fingerprints.get(Role::Processor, id);
+            if let Some(new) = new.and_then(|new| new.get(id)) {
+                return Some(LiveProcessor {
+                    id: id.clone(),
+                    fingerprint,
+                    gate: new.gate(),
+                });
+            }
+            self.processor(id)
+                .filter(|live| live.fingerprint == fingerprint)
+                .cloned()
+        };
+        pipeline.processors.iter().filter_map(find).collect()
     }
 }
 
-fn with_fingerprints(config: &Config, pipeline: &Pipeline) -> Vec<(ComponentId, Fingerprint)> {
-    let processors = pipeline.processors.iter();
-    processors
-        .map(|id| (id.clone(), config.fingerprints.get(Role::Processor, id)))
-        .collect()
-}
-
 /// The ways into the pipelines that name a receiver.
-fn targets(config: &Config, receiver: &ComponentId, inputs: &Inputs) -> Vec<mpsc::Sender<Batch>> {
+fn targets(config: &Config, receiver: &ComponentId, inputs: &Inputs) -> Vec<Input> {
     let named = config
         .pipelines
         .iter()

@@ -6,8 +6,9 @@ use crate::clock;
 use crate::component::{Exporter, Reconfigure};
 use crate::config::{ComponentId, Fingerprint};
 use crate::extensions::Extension;
+use crate::gate::Gate;
 use crate::graph::Control;
-use crate::receiver::{Route, Running};
+use crate::receiver::{Input, Route, Running};
 use crate::telemetry::{Metrics, MetricsServer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 const EXPORTER_GRACE: Duration = Duration::from_millis(500);
 
 /// The ways into the pipelines. While this lives, none of them ends.
-pub(super) type Inputs = BTreeMap<ComponentId, mpsc::Sender<Batch>>;
+pub(super) type Inputs = BTreeMap<ComponentId, Input>;
 
 /// A receiver at work.
 pub(super) struct LiveReceiver {
@@ -33,9 +34,17 @@ pub(super) struct LiveReceiver {
     pub ended: CancellationToken,
 }
 
+/// A processor at work, which its pipeline's driver owns.
+#[derive(Clone)]
+pub(super) struct LiveProcessor {
+    pub id: ComponentId,
+    pub fingerprint: Fingerprint,
+    pub gate: Option<Gate>,
+}
+
 /// A pipeline at work.
 pub(super) struct LivePipeline {
-    pub processors: Vec<(ComponentId, Fingerprint)>,
+    pub processors: Vec<LiveProcessor>,
     pub exporters: Vec<ComponentId>,
     /// Weak: a pipeline ends when its receivers have.
     pub input: mpsc::WeakSender<Batch>,
@@ -48,11 +57,9 @@ pub(super) struct LivePipeline {
 }
 
 impl LivePipeline {
-    /// The settings of one of its processors.
-    pub fn processor(&self, id: &ComponentId) -> Option<Fingerprint> {
-        let mut processors = self.processors.iter();
-        let (_, fingerprint) = processors.find(|(known, _)| known == id)?;
-        Some(*fingerprint)
+    /// One of its processors.
+    pub fn processor(&self, id: &ComponentId) -> Option<&LiveProcessor> {
+        self.processors.iter().find(|live| live.id == *id)
     }
 }
 
@@ -145,6 +152,10 @@ impl Up {
         // Exporters get half of the time even if a receiver or processor hangs.
         let halfway = begun + timeout / 2;
         self.stop.cancel();
+        let processors = self.pipelines.values().flat_map(|live| &live.processors);
+        for gate in processors.filter_map(|live| live.gate.as_ref()) {
+            gate.retire();
+        }
         self.inputs.clear();
         join_until(&mut self.receiver_tasks, halfway).await;
         join_until(&mut self.pipeline_tasks, halfway).await;

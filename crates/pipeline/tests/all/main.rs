@@ -7,5 +7,7 @@ mod extensions;
 mod flow;
 mod otlp_answers;
 mod otlp_queue;
+mod processors;
 mod reload;
 mod support;
+mod wire;

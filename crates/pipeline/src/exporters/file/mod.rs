@@ -8,6 +8,7 @@ use super::writer::{Open, Writer};
 use crate::batch::Batch;
 use crate::component::{BoxError, Context, Exporter, ExporterSettings};
 use crate::otlp_json;
+use crate::receipt::NotTaken;
 use async_trait::async_trait;
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -35,13 +36,10 @@ impl Exporter for File {
         self.writer.start()
     }
 
-    async fn consume(&self, batch: Arc<Batch>) {
-        let spans = batch.span_count();
-        if spans > 0 {
-            let mut line = otlp_json::encode(&batch.resource_spans);
-            line.push(b'\n');
-            self.writer.write(line, spans).await;
-        }
+    async fn consume(&self, batch: Arc<Batch>) -> Result<(), NotTaken> {
+        let mut line = otlp_json::encode(&batch.resource_spans());
+        line.push(b'\n');
+        self.writer.write(line, batch.span_count()).await
     }
 
     async fn shutdown(&self, deadline: Instant) {

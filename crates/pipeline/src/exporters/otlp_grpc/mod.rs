@@ -12,6 +12,7 @@ use super::peer::{
 use crate::batch::Batch;
 use crate::component::{BoxError, Context, Exporter, ExporterSettings};
 use crate::queue::{Accepted, Client, Refusal, Retry, Sender};
+use crate::receipt::NotTaken;
 use async_trait::async_trait;
 use bytes::Bytes;
 use channel::GrpcOnly;
@@ -84,8 +85,8 @@ impl Exporter for OtlpGrpc {
         Ok(())
     }
 
-    async fn consume(&self, batch: Arc<Batch>) {
-        self.sender.consume(&batch).await;
+    async fn consume(&self, batch: Arc<Batch>) -> Result<(), NotTaken> {
+        self.sender.consume(&batch).await
     }
 
     async fn shutdown(&self, deadline: Instant) {

@@ -9,6 +9,7 @@ use crate::batch::Batch;
 use crate::clock;
 use crate::component::{BoxError, Context, Exporter, ExporterSettings};
 use crate::queue::{Accepted, Client, Refusal, Retry, Sender};
+use crate::receipt::NotTaken;
 use async_trait::async_trait;
 use bytes::Bytes;
 use flate2::write::GzEncoder;
@@ -84,8 +85,8 @@ impl Exporter for OtlpHttp {
         Ok(())
     }
 
-    async fn consume(&self, batch: Arc<Batch>) {
-        self.sender.consume(&batch).await;
+    async fn consume(&self, batch: Arc<Batch>) -> Result<(), NotTaken> {
+        self.sender.consume(&batch).await
     }
 
     async fn shutdown(&self, deadline: Instant) {

@@ -1,5 +1,6 @@
 //! A receiver that makes spans, a processor that holds them, and ways to run a configuration.
 
+pub mod everything;
 pub mod peer;
 
 use pipeline::clock::Monotonic;
@@ -23,7 +24,7 @@ pub const HOLD: ProcessorFactory = Factory::processor::<Hold>("hold");
 
 pub const FACTORIES: Factories = Factories {
     receivers: &[FEED],
-    processors: &[HOLD],
+    processors: &[HOLD, pipeline::processors::MEMORY_LIMITER],
     exporters: pipeline::exporters::ALL,
     extensions: pipeline::extensions::ALL,
 };
@@ -35,6 +36,8 @@ pub struct Feed {
     batches: u64,
     spans: u64,
     fail: bool,
+    /// Gives up what is refused instead of waiting.
+    impatient: bool,
     #[serde(with = "duration")]
     pause: Duration,
 }
@@ -45,6 +48,7 @@ impl Default for Feed {
             batches: 1,
             spans: 1,
             fail: false,
+            impatient: false,
             pause: Duration::ZERO,
         }
     }
@@ -66,7 +70,12 @@ impl Receiver for Feed {
     ) -> Result<Running, BoxError> {
         Ok(spawn_thread("feed", move || {
             for batch in 0..self.batches {
-                output.blocking_send(batch_of(batch, self.spans))?;
+                let batch = batch_of(batch, self.spans);
+                if self.impatient {
+                    let _ = output.try_send(batch);
+                } else {
+                    output.blocking_send(batch)?;
+                }
                 std::thread::sleep(self.pause);
             }
             if self.fail {
@@ -109,14 +118,11 @@ pub fn batch_of(batch: u64, spans: u64) -> Batch {
         spans: (0..spans).map(span).collect(),
         ..ScopeSpans::default()
     }];
-    Batch {
-        resource_spans: vec![ResourceSpans {
-            resource,
-            scope_spans,
-            ..ResourceSpans::default()
-        }],
-        openings: Vec::new(),
-    }
+    Batch::new(vec![ResourceSpans {
+        resource,
+        scope_spans,
+        ..ResourceSpans::default()
+    }])
 }
 
 /// Holds batches back until a tick that comes after `hold`.
