@@ -4,6 +4,7 @@
 //! [`config::Config`], builds a [`service::Service`] and runs it.
 
 mod batch;
+pub mod cli;
 pub mod clock;
 pub mod component;
 pub mod config;
@@ -27,7 +28,7 @@ pub use component::{
     BoxError, Check, Context, Exporter, ExporterSettings, ExtensionSettings, Factories, Factory,
     Processor, ProcessorSettings, Receiver, ReceiverSettings, Settings,
 };
-pub use config::{Config, ConfigError};
+pub use config::{Config, ConfigError, Sources};
 pub use extensions::{Extension, Extensions};
 pub use gate::Gate;
 pub use opentelemetry_proto::tonic as proto;

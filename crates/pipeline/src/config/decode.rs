@@ -4,7 +4,7 @@
 //! that failed until nothing new is found. Unknown keys are noted on the way,
 //! since a struct tells its fields before it is read.
 
-use super::node::{Entry, Node, Scalar, Style, Value};
+use super::node::{Entry, Node, Style, Value};
 use super::report::{Place, Report, did_you_mean};
 use super::scalar::{is_text, visit_scalar};
 use super::wording::{DecodeError, wanted};
@@ -111,6 +111,9 @@ impl Reader<'_, '_> {
     }
 
     fn visit_text<'de, V: Visitor<'de>>(&self, visitor: V) -> Result<V::Value, DecodeError> {
+        if let Some(text) = &self.node.verbatim {
+            return self.locate(visitor.visit_str(text));
+        }
         let Value::Scalar(scalar) = &self.node.value else {
             return self.mismatch_expected(&visitor);
         };
@@ -131,13 +134,9 @@ impl Reader<'_, '_> {
 
     fn visit_number<'de, V: Visitor<'de>>(&self, visitor: V) -> Result<V::Value, DecodeError> {
         match &self.node.value {
-            Value::Scalar(scalar) if scalar.style != Style::Quoted => self.locate(visit_scalar(
-                &Scalar {
-                    text: scalar.text.trim().to_owned(),
-                    style: Style::Plain,
-                },
-                visitor,
-            )),
+            Value::Scalar(scalar) if scalar.style == Style::Plain => {
+                self.locate(visit_scalar(scalar, visitor))
+            }
             _ => self.mismatch_expected(&visitor),
         }
     }

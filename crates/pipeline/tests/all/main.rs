@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod config_errors;
+mod config_expand;
 mod config_merge;
 mod extensions;
 mod flow;
