@@ -117,6 +117,12 @@ impl Tracker {
         }
     }
 
+    /// Other bounds from now on: connections kept, bytes buffered by all of them.
+    pub fn set_limits(&mut self, connections: usize, buffered_bytes: usize) {
+        self.limits.connections = connections;
+        self.limits.buffered_bytes = buffered_bytes;
+    }
+
     /// Connections in the table.
     pub fn connections(&self) -> usize {
         self.connections.len()

@@ -16,7 +16,8 @@ use crate::telemetry::Metrics;
 use async_trait::async_trait;
 use serde::de::DeserializeOwned;
 use std::any::Any;
-use std::fmt::Debug;
+use std::error::Error;
+use std::fmt::{Debug, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -24,6 +25,17 @@ use tokio_util::sync::CancellationToken;
 
 /// Any error, where only its text matters.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// An error with its causes in one line.
+pub fn error_chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let _ = write!(text, ": {source}");
+        next = source.source();
+    }
+    text
+}
 
 /// Brings batches in.
 pub trait Receiver: Send {

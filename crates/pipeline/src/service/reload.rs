@@ -3,10 +3,9 @@
 use super::build::Parts;
 use super::running::Up;
 use super::{Failure, ServiceError};
+use crate::component::error_chain;
 use crate::config::{Config, ConfigError};
-use crate::telemetry::{Counter, Metrics};
-use std::error::Error;
-use std::fmt::Write as _;
+use crate::telemetry::{Counter, Metrics, change_level};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -120,13 +119,22 @@ impl Reloads {
         match outcome {
             Ok(()) => {
                 self.counts.taken_over.inc();
+                if let Err(error) = change_level(&new.telemetry.logs) {
+                    tracing::error!(error = error_chain(&error), "the log level");
+                }
+                let (old_logs, new_logs) = (&config.telemetry.logs, &new.telemetry.logs);
+                if (old_logs.encoding, &old_logs.sampling)
+                    != (new_logs.encoding, &new_logs.sampling)
+                {
+                    tracing::warn!("logs::encoding and logs::sampling change at the next start");
+                }
                 *config = new;
                 tracing::info!("the new configuration is running");
                 Ok(())
             }
             Err(error) => {
                 self.counts.failed.inc();
-                let error = chain(&error);
+                let error = error_chain(&error);
                 tracing::error!(
                     error,
                     "the new configuration does not come up, back to the old one"
@@ -140,15 +148,4 @@ impl Reloads {
 async fn switch(up: &mut Up, config: &Config) -> Result<(), ServiceError> {
     let parts = Parts::build(config, up)?;
     up.converge(config, parts).await
-}
-
-/// An error with its causes in one line.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        let _ = write!(text, ": {source}");
-        next = source.source();
-    }
-    text
 }

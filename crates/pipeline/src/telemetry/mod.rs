@@ -5,11 +5,16 @@ mod loss;
 pub(crate) mod memory;
 mod metrics;
 pub(crate) mod process;
+mod sampling;
 mod serve;
 mod settings;
 
+pub(crate) use logs::change_level;
 pub use logs::{LogError, init_logs};
 pub use loss::{Loss, Losses};
 pub use metrics::{Counter, Gauge, Labels, Metrics, Sample};
+pub(crate) use sampling::left_out;
 pub use serve::{MetricsServer, ServeError};
-pub use settings::{Encoding, Level, LogSettings, MetricSettings, TelemetrySettings};
+pub use settings::{
+    Encoding, Level, LogSettings, MetricSettings, SamplingSettings, TelemetrySettings,
+};

@@ -1,7 +1,9 @@
 //! `service::telemetry` as the Collector has it.
 
 use crate::component::Check;
+use crate::config::duration;
 use serde::Deserialize;
+use std::time::Duration;
 
 /// `service::telemetry`
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -21,6 +23,34 @@ pub struct LogSettings {
     pub level: String,
     /// Lines for people or for machines.
     pub encoding: Encoding,
+    /// Lines that come again and again.
+    pub sampling: SamplingSettings,
+}
+
+/// `service::telemetry::logs::sampling`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct SamplingSettings {
+    /// Left out are equal lines beyond `initial` in a `tick`, but for one in `thereafter`.
+    pub enabled: bool,
+    /// After this time counting begins anew.
+    #[serde(with = "duration")]
+    pub tick: Duration,
+    /// Equal lines that are all written.
+    pub initial: u64,
+    /// Of those beyond, one in so many is written; 0: none.
+    pub thereafter: u64,
+}
+
+impl Default for SamplingSettings {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            tick: Duration::from_secs(10),
+            initial: 10,
+            thereafter: 100,
+        }
+    }
 }
 
 impl Default for LogSettings {
@@ -28,6 +58,7 @@ impl Default for LogSettings {
         Self {
             level: "info".to_owned(),
             encoding: Encoding::Console,
+            sampling: SamplingSettings::default(),
         }
     }
 }
