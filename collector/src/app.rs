@@ -9,20 +9,20 @@ use clap::{Parser, Subcommand};
 use pipeline::cli::{self, Program};
 use pipeline::component::{Factories, Factory};
 use pipeline::config::Section;
-use pipeline::{Sources, exporters, extensions, processors};
+use pipeline::{Sources, exporters, extensions};
 use std::any::Any;
 use std::process::ExitCode;
 
 /// Component types of this binary.
 pub const FACTORIES: Factories = Factories {
     receivers: &[Factory::receiver::<EbpfSettings>("ebpf")],
-    processors: &[processors::MEMORY_LIMITER, span_linker::FACTORY],
+    processors: span_linker::PROCESSORS,
     exporters: exporters::ALL,
     extensions: extensions::ALL,
 };
 
 /// What this binary is.
-const PROGRAM: Program = Program {
+pub const PROGRAM: Program = Program {
     name: "deeptrace-collector",
     description: "Shows how requests travel through programs that nobody instrumented",
     version: env!("CARGO_PKG_VERSION"),

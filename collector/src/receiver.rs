@@ -4,7 +4,9 @@ mod reconfigure;
 
 use crate::capture::{Capture, CaptureError, Event, Options, ProcessEvent, decode};
 use crate::clock::{MonotonicNs, WallClock, now_monotonic};
-use crate::discovery::{Change, HostFacts, Limits, Pid, Proc, Select, Selector, Table, Users};
+use crate::discovery::{
+    Change, HostFacts, Limits, Pid, Proc, Select, SelectSchema, Selector, Table, Users,
+};
 use crate::metrics::Totals;
 use crate::spans::{Output, Process, Surroundings, Tracker, TrackerLimits};
 use pipeline::component::{
@@ -13,6 +15,7 @@ use pipeline::component::{
 use pipeline::telemetry::Metrics;
 use pipeline::{Batch, BatchSender, Running, otlp};
 use reconfigure::{Change as SettingsChange, Wanted};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use span_model::ProcessKey;
 use std::time::Duration;
@@ -31,10 +34,11 @@ const BATCH_AGE_NS: u64 = 50_000_000;
 const CHORES_NS: u64 = 1_000_000_000;
 
 /// Settings of the `ebpf` receiver.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct EbpfSettings {
     /// Which processes are traced: ordered rules, the first that matches decides.
+    #[schemars(with = "SelectSchema")]
     pub select: Select,
     /// MiB of memory between kernel and collector.
     pub ring_buffer_mib: u32,

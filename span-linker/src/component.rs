@@ -9,11 +9,22 @@ use pipeline::clock::Monotonic;
 use pipeline::component::{
     BoxError, Context, Factory, Processor, ProcessorFactory, ProcessorSettings,
 };
+use pipeline::processors;
 use pipeline::telemetry::Metrics;
 use std::time::Duration;
 
 /// `span_linker`: finds parents and joins spans into traces.
 pub const FACTORY: ProcessorFactory = Factory::processor::<Config>("span_linker");
+
+/// Every processor that a binary with a linker has.
+pub const PROCESSORS: &[ProcessorFactory] = &with_linker();
+
+const fn with_linker() -> [ProcessorFactory; processors::ALL.len() + 1] {
+    let mut all = [FACTORY; processors::ALL.len() + 1];
+    let (_, others) = all.split_at_mut(1);
+    others.copy_from_slice(processors::ALL);
+    all
+}
 
 /// How often due spans are let go.
 const TICK: Duration = Duration::from_millis(100);

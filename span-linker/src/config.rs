@@ -2,15 +2,17 @@
 
 use pipeline::component::{Check, Settings};
 use pipeline::config::duration;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use std::time::Duration;
 
 /// Settings of the `span_linker` processor.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Config {
     /// How long a finished span waits for the spans that tell its parent.
     #[serde(with = "duration")]
+    #[schemars(with = "duration::Text")]
     pub decision_wait: Duration,
     /// Most spans known at once: open, waiting and remembered together.
     pub max_spans: usize,
@@ -18,9 +20,11 @@ pub struct Config {
     pub confidence_floor: f64,
     /// How long an exported span is remembered for the sake of late children.
     #[serde(with = "duration")]
+    #[schemars(with = "duration::Text")]
     pub remember: Duration,
     /// How long a request may stay open before it is forgotten.
     #[serde(with = "duration")]
+    #[schemars(with = "duration::Text")]
     pub open_limit: Duration,
 }
 

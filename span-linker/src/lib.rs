@@ -26,7 +26,7 @@ pub mod processor;
 mod stats;
 pub mod window;
 
-pub use component::FACTORY;
+pub use component::{FACTORY, PROCESSORS};
 pub use config::Config;
 pub use processor::SpanLinker;
 pub use stats::Stats;

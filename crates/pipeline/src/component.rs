@@ -14,6 +14,7 @@ use crate::receipt::NotTaken;
 use crate::receiver::{BatchSender, Running};
 use crate::telemetry::Metrics;
 use async_trait::async_trait;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 use std::any::Any;
 use std::error::Error;
@@ -129,7 +130,8 @@ pub struct Context {
 }
 
 /// Settings as serde reads them; unknown keys and wrong types are found before `check` is called.
-pub trait Settings: DeserializeOwned {
+/// The schema for editors is made from them, descriptions from their doc comments.
+pub trait Settings: DeserializeOwned + JsonSchema {
     /// Notes values that cannot work.
     fn check(&self, check: &mut Check<'_>) {
         let _ = check;
@@ -239,8 +241,14 @@ pub struct Factory<S: ?Sized> {
     pub kind: &'static str,
     /// Former names, accepted with a warning.
     pub old_names: &'static [&'static str],
-    pub(crate) parse: fn(&Node, &str, &mut Report) -> Option<Arc<S>>,
+    pub(crate) parse: Parse<S>,
+    pub(crate) schema: fn(&mut SchemaGenerator) -> Schema,
+    /// The settings' type, whose crate is the component's.
+    pub(crate) type_name: fn() -> &'static str,
 }
+
+/// Reads the settings of one component, or notes what is wrong with them.
+type Parse<S> = fn(&Node, &str, &mut Report) -> Option<Arc<S>>;
 
 /// A receiver type.
 pub type ReceiverFactory = Factory<dyn ReceiverSettings>;
@@ -260,6 +268,16 @@ impl<S: ?Sized> Clone for Factory<S> {
 impl<S: ?Sized> Copy for Factory<S> {}
 
 impl<S: ?Sized> Factory<S> {
+    const fn of<C: Settings>(kind: &'static str, parse: Parse<S>) -> Self {
+        Self {
+            kind,
+            old_names: &[],
+            parse,
+            schema: |generator| generator.subschema_for::<C>(),
+            type_name: std::any::type_name::<C>,
+        }
+    }
+
     /// Adds former names of the type.
     #[must_use]
     pub const fn formerly(self, old_names: &'static [&'static str]) -> Self {
@@ -270,44 +288,36 @@ impl<S: ?Sized> Factory<S> {
 impl Factory<dyn ReceiverSettings> {
     /// The receiver type `kind` with settings `C`.
     pub const fn receiver<C: Settings + ReceiverSettings + 'static>(kind: &'static str) -> Self {
-        Self {
-            kind,
-            old_names: &[],
-            parse: |node, path, report| Some(Arc::new(read::<C>(node, path, report)?)),
-        }
+        Self::of::<C>(kind, |node, path, report| {
+            Some(Arc::new(read::<C>(node, path, report)?))
+        })
     }
 }
 
 impl Factory<dyn ProcessorSettings> {
     /// The processor type `kind` with settings `C`.
     pub const fn processor<C: Settings + ProcessorSettings + 'static>(kind: &'static str) -> Self {
-        Self {
-            kind,
-            old_names: &[],
-            parse: |node, path, report| Some(Arc::new(read::<C>(node, path, report)?)),
-        }
+        Self::of::<C>(kind, |node, path, report| {
+            Some(Arc::new(read::<C>(node, path, report)?))
+        })
     }
 }
 
 impl Factory<dyn ExporterSettings> {
     /// The exporter type `kind` with settings `C`.
     pub const fn exporter<C: Settings + ExporterSettings + 'static>(kind: &'static str) -> Self {
-        Self {
-            kind,
-            old_names: &[],
-            parse: |node, path, report| Some(Arc::new(read::<C>(node, path, report)?)),
-        }
+        Self::of::<C>(kind, |node, path, report| {
+            Some(Arc::new(read::<C>(node, path, report)?))
+        })
     }
 }
 
 impl Factory<dyn ExtensionSettings> {
     /// The extension type `kind` with settings `C`.
     pub const fn extension<C: Settings + ExtensionSettings + 'static>(kind: &'static str) -> Self {
-        Self {
-            kind,
-            old_names: &[],
-            parse: |node, path, report| Some(Arc::new(read::<C>(node, path, report)?)),
-        }
+        Self::of::<C>(kind, |node, path, report| {
+            Some(Arc::new(read::<C>(node, path, report)?))
+        })
     }
 }
 

@@ -32,8 +32,9 @@ pub(super) enum OneOrMore<T> {
 /// `80`, `"8000-8999"`, `"80,443"`, or a list of them.
 #[derive(JsonSchema)]
 #[serde(untagged)]
-pub(super) enum Ports {
+#[schemars(rename = "Ports")]
+pub(super) enum PortsSchema {
     Number(u16),
     Text(String),
-    List(Vec<Ports>),
+    List(Vec<PortsSchema>),
 }

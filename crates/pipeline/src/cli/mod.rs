@@ -1,13 +1,14 @@
 //! The command line that every binary made of this crate has: checking, showing and serving a
 //! configuration. What a binary has beside it is its own.
 
+mod components;
 mod serve;
 
 use crate::component::Factories;
-use crate::config::{Config, ConfigError, Sources};
+use crate::config::{self, Config, ConfigError, Sources};
 use crate::service::{Failure, Service, ServiceError};
 use crate::telemetry::{LogError, Metrics};
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 use std::fmt;
 use std::io::{self, Write as _};
 
@@ -29,6 +30,42 @@ pub struct Program {
 pub enum Command {
     /// Checks a configuration and says everything that is wrong with it.
     Validate(Sources),
+    /// Lists the components that a configuration may name, as YAML.
+    Components,
+    /// Prints the configuration as it will be used: merged, with references followed.
+    PrintConfig {
+        /// Which.
+        #[command(flatten)]
+        sources: Sources,
+        /// Whether headers, keys, passwords and tokens are shown.
+        #[arg(long, value_enum, default_value_t)]
+        mode: Mode,
+        /// How it is written.
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Prints the JSON schema of configurations, for editors.
+    Schema,
+}
+
+/// `--mode`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// [REDACTED] stands for every secret.
+    #[default]
+    Redacted,
+    /// All of it.
+    Unredacted,
+}
+
+/// `--format`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// YAML.
+    #[default]
+    Yaml,
+    /// JSON.
+    Json,
 }
 
 /// A command failed.
@@ -65,6 +102,13 @@ impl Program {
         match command {
             None => serve::serve(self, sources),
             Some(Command::Validate(more)) => self.validate(&sources.and(more)),
+            Some(Command::Components) => tell(&components::list(self)),
+            Some(Command::PrintConfig {
+                sources: more,
+                mode,
+                format,
+            }) => self.print(&sources.and(more), *mode, *format),
+            Some(Command::Schema) => tell(&format!("{:#}\n", self.schema())),
         }
     }
 
@@ -74,6 +118,24 @@ impl Program {
             return Err(CliError::NoConfig);
         }
         Config::load(sources, self.factories).map_err(CliError::Config)
+    }
+
+    /// The JSON schema of configurations for this binary.
+    pub fn schema(&self) -> serde_json::Value {
+        config::schema(self.factories, &format!("Configuration of {}", self.name))
+    }
+
+    fn print(&self, sources: &Sources, mode: Mode, format: Format) -> Result<(), CliError> {
+        let config = self.load(sources)?;
+        warn(&config);
+        let tree = match mode {
+            Mode::Redacted => config.tree.redacted(),
+            Mode::Unredacted => config.tree,
+        };
+        tell(&match format {
+            Format::Yaml => tree.yaml(),
+            Format::Json => tree.json(),
+        })
     }
 
     /// Reads the configuration and builds all of it, without starting any.

@@ -58,7 +58,8 @@ const LOSSES: [&str; 5] = [
 fn print_summary(samples: &[Sample]) {
     let sum = |name: &str| -> f64 {
         let named = samples.iter().filter(|sample| sample.name == name);
-        named.map(|sample| sample.value).sum()
+        // Not `sum`, which is -0 of nothing.
+        named.fold(0.0, |sum, sample| sum + sample.value)
     };
     let spans = sum("otelcol_receiver_accepted_spans");
     let roots = sum("deeptrace_unlinked_spans");

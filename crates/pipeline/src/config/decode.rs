@@ -76,6 +76,15 @@ struct Reader<'a, 's> {
 }
 
 impl Reader<'_, '_> {
+    /// An error that a type raises when it has its text lies here too.
+    fn seeded<'de, S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, DecodeError> {
+        let at = (self.path.to_owned(), self.place.clone());
+        seed.deserialize(self).map_err(|mut error: DecodeError| {
+            error.at.get_or_insert(at);
+            error
+        })
+    }
+
     fn locate<T>(&self, result: Result<T, DecodeError>) -> Result<T, DecodeError> {
         result.map_err(|mut error| {
             error
@@ -323,14 +332,13 @@ impl<'de> de::SeqAccess<'de> for Items<'_, '_> {
             let path = super::join(self.reader.path, &self.next.to_string());
             self.next += 1;
             if !session.has_failed(&path) {
-                return seed
-                    .deserialize(Reader {
-                        node,
-                        place: &node.place,
-                        path: &path,
-                        session,
-                    })
-                    .map(Some);
+                let reader = Reader {
+                    node,
+                    place: &node.place,
+                    path: &path,
+                    session,
+                };
+                return reader.seeded(seed).map(Some);
             }
         }
         Ok(None)
@@ -377,11 +385,12 @@ impl<'de> de::MapAccess<'de> for Pairs<'_, '_> {
             return Err(de::Error::custom("a value without a key"));
         };
         let path = super::join(self.reader.path, &entry.key);
-        seed.deserialize(Reader {
+        let reader = Reader {
             node: &entry.node,
             place: &entry.key_place,
             path: &path,
             session: self.reader.session,
-        })
+        };
+        reader.seeded(seed)
     }
 }

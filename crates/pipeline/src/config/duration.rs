@@ -1,7 +1,10 @@
-//! Durations as Go writes them (`200ms`, `1m30s`): `#[serde(with = "pipeline::config::duration")]`.
+//! Durations as Go writes them (`200ms`, `1m30s`): a field of type [`Duration`] with
+//! `#[serde(with = "duration")]` and `#[schemars(with = "duration::Text")]`.
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserializer, Error, Visitor};
 use serde::ser::Serializer;
+use std::borrow::Cow;
 use std::fmt::{self, Write};
 use std::time::Duration;
 
@@ -44,6 +47,26 @@ fn text(duration: Duration) -> String {
         text.push_str("0s");
     }
     text
+}
+
+/// A duration as the configuration has it, for the schema.
+#[derive(Debug)]
+pub enum Text {}
+
+impl JsonSchema for Text {
+    fn schema_name() -> Cow<'static, str> {
+        "Duration".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        // A number without a unit is 0 or an error.
+        json_schema!({
+            "type": ["string", "integer"],
+            "pattern": "^\\+?(0|(([0-9]+\\.?[0-9]*|\\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$",
+            "minimum": 0,
+            "maximum": 0,
+        })
+    }
 }
 
 struct DurationVisitor;

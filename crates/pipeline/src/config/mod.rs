@@ -9,8 +9,10 @@ mod expand;
 mod fingerprint;
 mod merge;
 pub mod node;
+mod print;
 pub mod report;
 mod scalar;
+mod schema;
 mod service;
 mod source;
 mod wording;
@@ -18,7 +20,9 @@ mod wording;
 pub use decode::decode;
 pub use expand::Lookup;
 pub use fingerprint::{Fingerprint, Fingerprints};
+pub use print::{Tree, json};
 pub use report::{ConfigError, Finding, Place};
+pub use schema::schema;
 pub use service::Pipeline;
 pub use source::{SCHEMES, Sources};
 
@@ -152,6 +156,8 @@ pub struct Config {
     pub shutdown_timeout: Duration,
     /// What works but should be changed.
     pub warnings: Vec<Finding>,
+    /// All values, merged and expanded.
+    pub tree: Tree,
 }
 
 impl Config {
@@ -243,6 +249,7 @@ fn build(root: &Node, factories: &Factories, report: &mut Report) -> Option<Conf
         telemetry: service.telemetry,
         shutdown_timeout: service.shutdown_timeout,
         warnings: Vec::new(),
+        tree: Tree(root.clone()),
     })
 }
 

@@ -1,8 +1,8 @@
 //! A configuration as it is used: merged, expanded, and on request without its secrets.
 
 use super::node::{Node, Scalar, Style, Value};
-use super::scalar::{as_bool, is_text};
-use serde_json::Value as Json;
+use super::scalar::{as_bool, as_float, as_int, is_text};
+use serde_json::{Number, Value as Json};
 use std::fmt::{self, Write as _};
 
 /// What stands for a secret, as in the Collector.
@@ -18,6 +18,9 @@ const SECRET_WORDS: &[&str] = &[
     "secret",
     "token",
 ];
+
+/// Words that YAML takes for something else, in one of its versions.
+const OTHER_WORDS: &[&str] = &["null", "y", "yes", "n", "no", "on", "off"];
 
 /// A configuration after all sources are merged and all references are followed.
 #[derive(Clone)]
@@ -61,7 +64,7 @@ impl Tree {
 pub fn json(node: &Node) -> Json {
     match &node.value {
         Value::Null => Json::Null,
-        Value::Scalar(scalar) => scalar_json(scalar),
+        Value::Scalar(scalar) => scalar_json(scalar, node.verbatim.is_some()),
         Value::List(items) => items.iter().map(json).collect(),
         Value::Map(entries) => {
             let pairs = entries
@@ -72,18 +75,25 @@ pub fn json(node: &Node) -> Json {
     }
 }
 
-/// A number that is written unlike JSON writes numbers (`0123`, `0x10`) may be meant as text.
-fn scalar_json(scalar: &Scalar) -> Json {
+/// What a reference brought may be meant as text where it is written unlike JSON writes numbers
+/// (`0123`, `0x10`); what stands in a file without quotes is a number.
+fn scalar_json(scalar: &Scalar, referred: bool) -> Json {
     let text = scalar.text.as_str();
-    if scalar.style == Style::Plain {
-        if let Some(truth) = as_bool(text) {
-            return truth.into();
-        }
-        if let Ok(number) = text.parse() {
-            return Json::Number(number);
-        }
+    if scalar.style == Style::Quoted {
+        return text.into();
     }
-    text.into()
+    if let Some(truth) = as_bool(text) {
+        return truth.into();
+    }
+    let as_written = text.parse::<Number>().ok();
+    let read = || {
+        let whole = as_int(text).and_then(Number::from_i128);
+        whole.or_else(|| as_float(text).and_then(Number::from_f64))
+    };
+    match as_written.or_else(|| (!referred).then(read)?) {
+        Some(number) => Json::Number(number),
+        None => text.into(),
+    }
 }
 
 /// `below`: under `headers`, where every value is a secret.
@@ -167,16 +177,84 @@ fn yaml_scalar(scalar: &Scalar) -> String {
 
 /// In quotes wherever plain text might be taken for something else. JSON's quoting is YAML's too.
 fn yaml_text(text: &str) -> String {
-    let harmless = text.starts_with(|c: char| c.is_ascii_alphabetic() || "/_".contains(c))
+    let number = text.starts_with(|c: char| c.is_ascii_digit());
+    let harmless = text.starts_with(|c: char| c.is_ascii_alphanumeric() || "/_".contains(c))
         && text
             .chars()
-            .all(|c| c.is_ascii_alphanumeric() || "/_-.:@".contains(c))
+            .all(|c| c.is_ascii_alphanumeric() || "/_-.@".contains(c) || c == ':' && !number)
         && !text.ends_with(':')
         && is_text(text)
-        && !matches!(text, "null" | "Null" | "NULL");
+        && !OTHER_WORDS.contains(&text.to_ascii_lowercase().as_str());
     if harmless {
         text.to_owned()
     } else {
         Json::String(text.to_owned()).to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::component::Factories;
+    use crate::{exporters, extensions};
+    use serde_json::json;
+
+    /// Names of properties that hold a secret, or a mapping with secrets.
+    fn secrets(schema: &Json, definitions: &Json, names: &mut Vec<String>) {
+        for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+            let holds = |schema: &Json| {
+                let name = schema["$ref"].as_str().unwrap_or_default();
+                let name = name.rsplit('/').next().unwrap_or_default();
+                definitions[name]["writeOnly"] == json!(true)
+            };
+            let within = [
+                property,
+                &property["additionalProperties"],
+                &property["items"],
+                &property["allOf"][0],
+                &property["anyOf"][0],
+            ];
+            if within.into_iter().any(holds) {
+                names.push(name.clone());
+            }
+            secrets(property, definitions, names);
+        }
+    }
+
+    #[test]
+    fn every_setting_of_a_secret_type_is_redacted() {
+        let factories = Factories {
+            receivers: &[],
+            processors: &[],
+            exporters: exporters::ALL,
+            extensions: extensions::ALL,
+        };
+        let schema = crate::config::schema(&factories, "test");
+        let definitions = &schema["definitions"];
+        let mut names = Vec::new();
+        for definition in definitions.as_object().into_iter().flatten() {
+            secrets(definition.1, definitions, &mut names);
+        }
+        assert!(names.contains(&"headers".to_owned()), "{names:?}");
+        for name in names {
+            assert!(is_secret(&name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_password_in_a_url_is_taken_out() {
+        let cases = [
+            (
+                "http://u:p@host:1/x?y",
+                Some("http://u:[REDACTED]@host:1/x?y"),
+            ),
+            ("http://u:p@q@host", Some("http://u:[REDACTED]@host")),
+            ("http://u@host", None),
+            ("http://host/a:b@c", None),
+            ("host:4317", None),
+        ];
+        for (url, expected) in cases {
+            assert_eq!(without_password(url).as_deref(), expected, "{url}");
+        }
     }
 }

@@ -38,9 +38,7 @@ pub fn schema(factories: &Factories, title: &str) -> Value {
         "properties": roots,
         "definitions": definitions,
     });
-    let Ok(mut whole) = Schema::try_from(whole) else {
-        return Value::Bool(true);
-    };
+    let mut whole = Schema::try_from(whole).unwrap_or_else(|_| true.into());
     RecursiveTransform(close).transform(&mut whole);
     RecursiveTransform(loosen).transform(&mut whole);
     whole.to_value()
@@ -128,7 +126,9 @@ fn loosen(schema: &mut Schema) {
     if !has("string", &types) {
         types.push("string".into());
         object.insert("pattern".to_owned(), REFERENCE.into());
-    } else if let Some(Value::String(pattern)) = object.get_mut("pattern") {
+    } else if let Some(Value::String(pattern)) = object.get_mut("pattern")
+        && pattern != REFERENCE
+    {
         *pattern = format!("(?:{pattern})|{REFERENCE}");
     }
     let types = match types.as_slice() {

@@ -5,6 +5,7 @@ use super::report::{Place, Report, did_you_mean};
 use super::{ComponentId, Section, decode, duration, join};
 use crate::component::{Check, ProcessorSettings};
 use crate::telemetry::TelemetrySettings;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -46,13 +47,19 @@ pub(super) struct Service {
     pub shutdown_timeout: Duration,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(default)]
-struct RawService {
+pub(super) struct RawService {
+    /// Ids of the extensions to start, in this order.
     extensions: Vec<String>,
+    /// By id: `traces` or `traces/name`.
+    #[schemars(schema_with = "pipelines")]
     pipelines: BTreeMap<String, RawPipeline>,
+    /// What the process tells of itself.
     telemetry: TelemetrySettings,
+    /// Time that a stop may take; what is left then is lost and counted.
     #[serde(with = "duration")]
+    #[schemars(with = "duration::Text")]
     shutdown_timeout: Duration,
 }
 
@@ -67,11 +74,23 @@ impl Default for RawService {
     }
 }
 
-#[derive(Default, Deserialize)]
+fn pipelines(generator: &mut SchemaGenerator) -> Schema {
+    let pipeline = generator.subschema_for::<RawPipeline>();
+    json_schema!({
+        "type": "object",
+        "patternProperties": {r"^traces(/[^\s]+)?$": pipeline},
+        "additionalProperties": false,
+    })
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(default)]
 struct RawPipeline {
+    /// Ids of receivers, at least one.
     receivers: Vec<String>,
+    /// Ids of processors, in order.
     processors: Vec<String>,
+    /// Ids of exporters, at least one.
     exporters: Vec<String>,
 }
 

@@ -3,8 +3,10 @@
 use crate::component::Check;
 use crate::queue::Accepted;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
@@ -22,22 +24,33 @@ pub const USER_AGENT: &str = concat!(
 const MAX_MESSAGE_CHARS: usize = 300;
 
 /// `tls`
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct TlsSettings {
     /// Plain text on purpose.
     pub insecure: bool,
     // Known from the Collector; named here so that they are not called unknown.
+    #[schemars(skip)]
     ca_file: Option<IgnoredAny>,
+    #[schemars(skip)]
     ca_pem: Option<IgnoredAny>,
+    #[schemars(skip)]
     cert_file: Option<IgnoredAny>,
+    #[schemars(skip)]
     cert_pem: Option<IgnoredAny>,
+    #[schemars(skip)]
     key_file: Option<IgnoredAny>,
+    #[schemars(skip)]
     key_pem: Option<IgnoredAny>,
+    #[schemars(skip)]
     insecure_skip_verify: Option<IgnoredAny>,
+    #[schemars(skip)]
     server_name_override: Option<IgnoredAny>,
+    #[schemars(skip)]
     min_version: Option<IgnoredAny>,
+    #[schemars(skip)]
     max_version: Option<IgnoredAny>,
+    #[schemars(skip)]
     reload_interval: Option<IgnoredAny>,
 }
 
@@ -68,7 +81,7 @@ pub const PLAIN_ONLY: &str =
     "only \"tls: {insecure: true}\" or an endpoint that begins with http:// works today";
 
 /// `compression`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Compression {
     /// The default.
@@ -81,6 +94,16 @@ pub enum Compression {
 /// A header value; never shown, since it may be a password.
 #[derive(Clone, Deserialize)]
 pub struct Secret(pub String);
+
+impl JsonSchema for Secret {
+    fn schema_name() -> Cow<'static, str> {
+        "Secret".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "writeOnly": true})
+    }
+}
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

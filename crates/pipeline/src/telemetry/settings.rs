@@ -2,11 +2,12 @@
 
 use crate::component::Check;
 use crate::config::duration;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use std::time::Duration;
 
 /// `service::telemetry`
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct TelemetrySettings {
     /// Own logs.
@@ -16,7 +17,7 @@ pub struct TelemetrySettings {
 }
 
 /// `service::telemetry::logs`
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct LogSettings {
     /// `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,hyper=warn`.
@@ -28,13 +29,14 @@ pub struct LogSettings {
 }
 
 /// `service::telemetry::logs::sampling`
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct SamplingSettings {
     /// Left out are equal lines beyond `initial` in a `tick`, but for one in `thereafter`.
     pub enabled: bool,
     /// After this time counting begins anew.
     #[serde(with = "duration")]
+    #[schemars(with = "duration::Text")]
     pub tick: Duration,
     /// Equal lines that are all written.
     pub initial: u64,
@@ -64,7 +66,7 @@ impl Default for LogSettings {
 }
 
 /// `service::telemetry::logs::encoding`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Encoding {
     /// For people.
@@ -74,7 +76,7 @@ pub enum Encoding {
 }
 
 /// `service::telemetry::metrics`
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct MetricSettings {
     /// `none` switches the endpoint off; the others mean the same today.
@@ -84,7 +86,7 @@ pub struct MetricSettings {
 }
 
 /// `service::telemetry::metrics::level`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// No endpoint.
@@ -99,25 +101,25 @@ pub enum Level {
 }
 
 /// One reader; only Prometheus pull exists.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Reader {
     pull: Option<Pull>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default)]
 struct Pull {
     exporter: PullExporter,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default)]
 struct PullExporter {
     prometheus: Option<Prometheus>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default)]
 struct Prometheus {
     host: String,

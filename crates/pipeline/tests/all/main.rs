@@ -4,11 +4,13 @@
 mod config_errors;
 mod config_expand;
 mod config_merge;
+mod config_print;
 mod extensions;
 mod flow;
 mod otlp_answers;
 mod otlp_queue;
 mod processors;
 mod reload;
+mod storage;
 mod support;
 mod wire;

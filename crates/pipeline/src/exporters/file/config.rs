@@ -1,10 +1,11 @@
 //! Settings of `file`.
 
 use crate::component::{Check, Settings};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 /// `exporters::file`
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct FileSettings {
     /// The file; `/dev/stdout` works.
@@ -16,7 +17,7 @@ pub struct FileSettings {
 }
 
 /// `format`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// OTLP/JSON, one request a line.

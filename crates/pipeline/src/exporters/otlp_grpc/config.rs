@@ -7,11 +7,12 @@ use crate::exporters::peer::{
 };
 use crate::queue::{QueueSettings, RetrySettings};
 use hyper::Uri;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use std::time::Duration;
 
 /// `exporters::otlp_grpc`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct OtlpGrpcSettings {
     /// `host:port`, or with `http://` in front.
@@ -19,6 +20,7 @@ pub struct OtlpGrpcSettings {
     pub tls: TlsSettings,
     /// Of one attempt.
     #[serde(with = "duration")]
+    #[schemars(with = "duration::Text")]
     pub timeout: Duration,
     /// Sent as metadata.
     pub headers: Headers,

@@ -33,6 +33,10 @@ const EXPORT: PathAndQuery =
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 impl ExporterSettings for OtlpGrpcSettings {
+    fn extension(&self) -> Option<(&'static str, &str)> {
+        self.sending_queue.extension()
+    }
+
     fn build(&self, context: Context) -> Result<Box<dyn Exporter>, BoxError> {
         let endpoint = Endpoint::from(self.uri()?)
             .user_agent(USER_AGENT)?
@@ -52,7 +56,7 @@ impl ExporterSettings for OtlpGrpcSettings {
             self.timeout,
             self.sending_queue.clone(),
             retry,
-        );
+        )?;
         Ok(Box::new(OtlpGrpc {
             endpoint,
             channel,
@@ -81,8 +85,7 @@ struct OtlpGrpc {
 impl Exporter for OtlpGrpc {
     async fn start(&mut self) -> Result<(), BoxError> {
         self.channel.get_or_init(|| self.endpoint.connect_lazy());
-        self.sender.start();
-        Ok(())
+        self.sender.start().await
     }
 
     async fn consume(&self, batch: Arc<Batch>) -> Result<(), NotTaken> {
@@ -91,6 +94,10 @@ impl Exporter for OtlpGrpc {
 
     async fn shutdown(&self, deadline: Instant) {
         self.sender.shutdown(deadline).await;
+    }
+
+    fn holds(&self) -> Option<String> {
+        self.sender.holds()
     }
 }
 

@@ -5,11 +5,12 @@ use crate::config::duration;
 use crate::exporters::peer::{Compression, Headers, TlsSettings, check_headers, check_timeout};
 use crate::queue::{QueueSettings, RetrySettings};
 use hyper::Uri;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use std::time::Duration;
 
 /// `exporters::otlp_http`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct OtlpHttpSettings {
     /// Base URL; `/v1/traces` is appended.
@@ -19,6 +20,7 @@ pub struct OtlpHttpSettings {
     pub tls: TlsSettings,
     /// Of one attempt.
     #[serde(with = "duration")]
+    #[schemars(with = "duration::Text")]
     pub timeout: Duration,
     pub headers: Headers,
     pub compression: Compression,
@@ -29,7 +31,7 @@ pub struct OtlpHttpSettings {
 }
 
 /// `encoding`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Encoding {
     /// Protobuf bodies.

@@ -34,6 +34,10 @@ const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf")
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl ExporterSettings for OtlpHttpSettings {
+    fn extension(&self) -> Option<(&'static str, &str)> {
+        self.sending_queue.extension()
+    }
+
     fn build(&self, context: Context) -> Result<Box<dyn Exporter>, BoxError> {
         let gzip = self.compression == Compression::Gzip;
         let mut headers = HeaderMap::new();
@@ -69,7 +73,7 @@ impl ExporterSettings for OtlpHttpSettings {
             self.timeout,
             self.sending_queue.clone(),
             retry,
-        );
+        )?;
         Ok(Box::new(OtlpHttp { sender }))
     }
 }
@@ -81,8 +85,7 @@ struct OtlpHttp {
 #[async_trait]
 impl Exporter for OtlpHttp {
     async fn start(&mut self) -> Result<(), BoxError> {
-        self.sender.start();
-        Ok(())
+        self.sender.start().await
     }
 
     async fn consume(&self, batch: Arc<Batch>) -> Result<(), NotTaken> {
@@ -91,6 +94,10 @@ impl Exporter for OtlpHttp {
 
     async fn shutdown(&self, deadline: Instant) {
         self.sender.shutdown(deadline).await;
+    }
+
+    fn holds(&self) -> Option<String> {
+        self.sender.holds()
     }
 }
 

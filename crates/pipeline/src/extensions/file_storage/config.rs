@@ -18,7 +18,7 @@ pub struct FileStorageSettings {
     pub create_directory: bool,
     /// How long to wait for a file that another process has open.
     #[serde(with = "duration")]
-    #[schemars(with = "String")]
+    #[schemars(with = "duration::Text")]
     pub timeout: Duration,
     /// Wait for the disk at each commit: nothing is lost when the machine fails, not only the process.
     pub fsync: bool,

@@ -5,7 +5,7 @@
 //! number all of them are; of those above it that were removed out of order some may come back,
 //! which delivers them twice. How many are damaged follows from the same state.
 
-use super::record::{self, HEADER_BYTES, Header, MARK, STATE_BYTES, State};
+use super::record::{HEADER_BYTES, Header, MARK, STATE_BYTES, State};
 use super::store::{Record, Store, StoreError};
 use bytes::Bytes;
 use memchr::memmem::Finder;
@@ -221,7 +221,6 @@ fn read_at_most(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize
     Ok(filled)
 }
 
-/// Everything that this module reads is checked; the rest of it is `record`'s.
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -257,7 +256,6 @@ mod tests {
         );
         assert_eq!(store.next(), 5);
         assert!(beside(&path, "damaged").exists());
-        let _ = record::body(&[]);
     }
 
     /// Nothing is left of the structure but the records themselves.

@@ -13,8 +13,11 @@ use std::path::Path;
 
 /// Record number to header and body.
 const RECORDS: TableDefinition<u64, &[u8]> = TableDefinition::new("records");
-/// One entry: the state.
-const STATE: TableDefinition<(), &[u8]> = TableDefinition::new("state");
+/// One entry each: the state. Twice, on pages of their own, since it tells what a damaged file lacks.
+const STATES: [TableDefinition<(), &[u8]>; 2] = [
+    TableDefinition::new("state"),
+    TableDefinition::new("state copy"),
+];
 /// Memory that redb may take for pages of one file.
 const CACHE_BYTES: usize = 8 << 20;
 
@@ -123,7 +126,8 @@ impl Store {
                     let header = Header::decode(value.value()).ok_or_else(damaged)?;
                     records.insert(number.value(), (header.spans, header.length));
                 }
-                let table = reading.open_table(STATE).map_err(redb::Error::from)?;
+                let [table, _] = STATES;
+                let table = reading.open_table(table).map_err(redb::Error::from)?;
                 let value = table.get(()).map_err(redb::Error::from)?;
                 let known = value.and_then(|value| State::decode(value.value()));
                 state = known.ok_or_else(|| StoreError::Damaged("it has no state".to_owned()))?;
@@ -217,7 +221,10 @@ impl Store {
         removals: &[u64],
         state: &State,
     ) -> Result<(), StoreError> {
-        let writing = self.database.begin_write().map_err(redb::Error::from)?;
+        let mut writing = self.database.begin_write().map_err(redb::Error::from)?;
+        // In one phase a damaged header looks like a commit that a crash cut off: redb would go back
+        // to the commit before, and what the last one held would be lost uncounted.
+        writing.set_two_phase_commit(true);
         {
             let mut table = writing.open_table(RECORDS).map_err(redb::Error::from)?;
             for number in removals {
@@ -234,7 +241,9 @@ impl Store {
                     body.copy_from_slice(&record.body);
                 }
             }
-            let mut table = writing.open_table(STATE).map_err(redb::Error::from)?;
+        }
+        for table in STATES {
+            let mut table = writing.open_table(table).map_err(redb::Error::from)?;
             table
                 .insert((), state.encode().as_slice())
                 .map_err(redb::Error::from)?;

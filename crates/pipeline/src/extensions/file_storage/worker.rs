@@ -38,12 +38,15 @@ pub enum Unstored {
     Unavailable,
 }
 
+/// Where an answer goes; whoever asked may have gone.
+type Reply<T> = oneshot::Sender<Result<T, Unstored>>;
+
+/// In the order of the numbers asked for. None: damaged or gone.
+type Bodies = Vec<Option<Bytes>>;
+
 enum Command {
-    Append(Vec<Record>, oneshot::Sender<Result<u64, Unstored>>),
-    Read(
-        Vec<u64>,
-        oneshot::Sender<Result<Vec<Option<Bytes>>, Unstored>>,
-    ),
+    Append(Vec<Record>, Reply<u64>),
+    Read(Vec<u64>, Reply<Bodies>),
     Remove(Vec<u64>),
     Close(oneshot::Sender<()>),
 }
@@ -70,7 +73,7 @@ impl Log {
     }
 
     /// Bodies by number. None: that record is damaged or gone.
-    pub async fn read(&self, numbers: Vec<u64>) -> Result<Vec<Option<Bytes>>, Unstored> {
+    pub async fn read(&self, numbers: Vec<u64>) -> Result<Bodies, Unstored> {
         self.ask(|reply| Command::Read(numbers, reply)).await?
     }
 
@@ -217,11 +220,8 @@ struct Worker {
 struct Group {
     records: Vec<Record>,
     /// How many of the records are whose.
-    appends: Vec<(usize, oneshot::Sender<Result<u64, Unstored>>)>,
-    reads: Vec<(
-        Vec<u64>,
-        oneshot::Sender<Result<Vec<Option<Bytes>>, Unstored>>,
-    )>,
+    appends: Vec<(usize, Reply<u64>)>,
+    reads: Vec<(Vec<u64>, Reply<Bodies>)>,
     bytes: usize,
     close: Option<oneshot::Sender<()>>,
 }
@@ -237,9 +237,8 @@ impl Worker {
             {
                 self.sort(next, &mut group);
             }
-            self.write(std::mem::take(&mut group.records), group.appends);
+            self.write(&group.records, group.appends);
             for (numbers, reply) in group.reads {
-                // Whoever asked may have gone.
                 let _ = reply.send(self.read(&numbers));
             }
             if let Some(done) = group.close {
@@ -266,14 +265,10 @@ impl Worker {
         }
     }
 
-    fn write(
-        &mut self,
-        records: Vec<Record>,
-        appends: Vec<(usize, oneshot::Sender<Result<u64, Unstored>>)>,
-    ) {
+    fn write(&mut self, records: &[Record], appends: Vec<(usize, Reply<u64>)>) {
         let mut result = Ok(());
         if !records.is_empty() {
-            result = self.append(&records);
+            result = self.append(records);
         }
         // Together with the records, unless those could not be written.
         if !self.removals.is_empty() {
@@ -346,7 +341,7 @@ impl Worker {
         }
     }
 
-    fn read(&mut self, numbers: &[u64]) -> Result<Vec<Option<Bytes>>, Unstored> {
+    fn read(&mut self, numbers: &[u64]) -> Result<Bodies, Unstored> {
         for _ in 0..2 {
             let store = self.opened()?;
             let bodies: Result<Vec<_>, _> =

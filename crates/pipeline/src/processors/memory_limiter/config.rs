@@ -17,7 +17,7 @@ const SPIKE_PART: u64 = 5;
 pub struct MemoryLimiterSettings {
     /// How often memory is measured.
     #[serde(with = "duration")]
-    #[schemars(with = "String")]
+    #[schemars(with = "duration::Text")]
     pub check_interval: Duration,
     /// Memory that the process may have, in MiB.
     pub limit_mib: u64,

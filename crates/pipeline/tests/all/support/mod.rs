@@ -15,6 +15,7 @@ use pipeline::{
     Batch, BatchSender, BoxError, Config, ConfigError, Context, Factory, Processor,
     ProcessorSettings, Receiver, ReceiverSettings, Running, Service, Settings, Summary,
 };
+use schemars::JsonSchema;
 use serde::Deserialize;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -24,13 +25,23 @@ pub const HOLD: ProcessorFactory = Factory::processor::<Hold>("hold");
 
 pub const FACTORIES: Factories = Factories {
     receivers: &[FEED],
-    processors: &[HOLD, pipeline::processors::MEMORY_LIMITER],
+    processors: &[
+        HOLD,
+        pipeline::processors::ATTRIBUTES,
+        pipeline::processors::BATCH,
+        pipeline::processors::FILTER,
+        pipeline::processors::MEMORY_LIMITER,
+        pipeline::processors::PROBABILISTIC_SAMPLER,
+        pipeline::processors::REDACTION,
+        pipeline::processors::RESOURCE,
+        pipeline::processors::TAIL_SAMPLING,
+    ],
     exporters: pipeline::exporters::ALL,
     extensions: pipeline::extensions::ALL,
 };
 
 /// Sends so many batches at once from a thread, then waits to be stopped.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Feed {
     batches: u64,
@@ -39,6 +50,7 @@ pub struct Feed {
     /// Gives up what is refused instead of waiting.
     impatient: bool,
     #[serde(with = "duration")]
+    #[schemars(with = "duration::Text")]
     pause: Duration,
 }
 
@@ -126,10 +138,11 @@ pub fn batch_of(batch: u64, spans: u64) -> Batch {
 }
 
 /// Holds batches back until a tick that comes after `hold`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Hold {
     #[serde(with = "duration")]
+    #[schemars(with = "duration::Text")]
     hold: Duration,
 }
 

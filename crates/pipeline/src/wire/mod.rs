@@ -7,6 +7,12 @@
 //! So may its trace id: spans of our own agents have none before a linker has seen them, and
 //! the Collector's receiver takes them too.
 
+mod json;
+mod schema;
+
+pub use json::from_json;
+use schema::{Field, Kind, Message, REQUEST};
+
 /// Levels of messages inside each other, as prost limits them.
 const MAX_DEPTH: u32 = 100;
 const KEY_TYPE_BITS: u32 = 3;
@@ -34,185 +40,6 @@ pub fn count_spans(body: &[u8]) -> Result<usize, Malformed> {
     Ok(walk.spans)
 }
 
-/// A message type; a field's number is its index in `fields`.
-struct Message {
-    name: &'static str,
-    fields: &'static [Field],
-    /// Is counted, and must have an id.
-    is_span: bool,
-}
-
-struct Field(&'static str, Kind);
-
-#[derive(Clone, Copy)]
-enum Kind {
-    Varint,
-    Fixed32,
-    Fixed64,
-    Text,
-    Blob,
-    /// So many bytes.
-    Id(usize),
-    /// So many bytes, or none.
-    MaybeId(usize),
-    Message(&'static Message),
-    Unknown,
-}
-
-const fn message(name: &'static str, fields: &'static [Field]) -> Message {
-    Message {
-        name,
-        fields,
-        is_span: false,
-    }
-}
-
-const NONE: Field = Field("", Kind::Unknown);
-const ATTRIBUTES: Field = Field("attributes", Kind::Message(&KEY_VALUE));
-const DROPPED_ATTRIBUTES: Field = Field("dropped_attributes_count", Kind::Varint);
-const SCHEMA_URL: Field = Field("schema_url", Kind::Text);
-
-// opentelemetry-proto v1.10: collector/trace, trace, resource and common v1.
-static REQUEST: Message = message(
-    "ExportTraceServiceRequest",
-    &[
-        NONE,
-        Field("resource_spans", Kind::Message(&RESOURCE_SPANS)),
-    ],
-);
-static RESOURCE_SPANS: Message = message(
-    "ResourceSpans",
-    &[
-        NONE,
-        Field("resource", Kind::Message(&RESOURCE)),
-        Field("scope_spans", Kind::Message(&SCOPE_SPANS)),
-        SCHEMA_URL,
-    ],
-);
-static RESOURCE: Message = message(
-    "Resource",
-    &[
-        NONE,
-        ATTRIBUTES,
-        DROPPED_ATTRIBUTES,
-        Field("entity_refs", Kind::Message(&ENTITY_REF)),
-    ],
-);
-static ENTITY_REF: Message = message(
-    "EntityRef",
-    &[
-        NONE,
-        SCHEMA_URL,
-        Field("type", Kind::Text),
-        Field("id_keys", Kind::Text),
-        Field("description_keys", Kind::Text),
-    ],
-);
-static SCOPE_SPANS: Message = message(
-    "ScopeSpans",
-    &[
-        NONE,
-        Field("scope", Kind::Message(&SCOPE)),
-        Field("spans", Kind::Message(&SPAN)),
-        SCHEMA_URL,
-    ],
-);
-static SCOPE: Message = message(
-    "InstrumentationScope",
-    &[
-        NONE,
-        Field("name", Kind::Text),
-        Field("version", Kind::Text),
-        ATTRIBUTES,
-        DROPPED_ATTRIBUTES,
-    ],
-);
-static SPAN: Message = Message {
-    name: "Span",
-    fields: &[
-        NONE,
-        Field("trace_id", Kind::MaybeId(16)),
-        Field("span_id", Kind::Id(8)),
-        Field("trace_state", Kind::Text),
-        Field("parent_span_id", Kind::MaybeId(8)),
-        Field("name", Kind::Text),
-        Field("kind", Kind::Varint),
-        Field("start_time_unix_nano", Kind::Fixed64),
-        Field("end_time_unix_nano", Kind::Fixed64),
-        ATTRIBUTES,
-        DROPPED_ATTRIBUTES,
-        Field("events", Kind::Message(&EVENT)),
-        Field("dropped_events_count", Kind::Varint),
-        Field("links", Kind::Message(&LINK)),
-        Field("dropped_links_count", Kind::Varint),
-        Field("status", Kind::Message(&STATUS)),
-        Field("flags", Kind::Fixed32),
-    ],
-    is_span: true,
-};
-static EVENT: Message = message(
-    "Event",
-    &[
-        NONE,
-        Field("time_unix_nano", Kind::Fixed64),
-        Field("name", Kind::Text),
-        ATTRIBUTES,
-        DROPPED_ATTRIBUTES,
-    ],
-);
-static LINK: Message = message(
-    "Link",
-    &[
-        NONE,
-        Field("trace_id", Kind::MaybeId(16)),
-        Field("span_id", Kind::MaybeId(8)),
-        Field("trace_state", Kind::Text),
-        ATTRIBUTES,
-        DROPPED_ATTRIBUTES,
-        Field("flags", Kind::Fixed32),
-    ],
-);
-static STATUS: Message = message(
-    "Status",
-    &[
-        NONE,
-        NONE,
-        Field("message", Kind::Text),
-        Field("code", Kind::Varint),
-    ],
-);
-static KEY_VALUE: Message = message(
-    "KeyValue",
-    &[
-        NONE,
-        Field("key", Kind::Text),
-        Field("value", Kind::Message(&ANY_VALUE)),
-        Field("key_strindex", Kind::Varint),
-    ],
-);
-static ANY_VALUE: Message = message(
-    "AnyValue",
-    &[
-        NONE,
-        Field("string_value", Kind::Text),
-        Field("bool_value", Kind::Varint),
-        Field("int_value", Kind::Varint),
-        Field("double_value", Kind::Fixed64),
-        Field("array_value", Kind::Message(&ARRAY_VALUE)),
-        Field("kvlist_value", Kind::Message(&KEY_VALUE_LIST)),
-        Field("bytes_value", Kind::Blob),
-        Field("string_value_strindex", Kind::Varint),
-    ],
-);
-static ARRAY_VALUE: Message = message(
-    "ArrayValue",
-    &[NONE, Field("values", Kind::Message(&ANY_VALUE))],
-);
-static KEY_VALUE_LIST: Message = message(
-    "KeyValueList",
-    &[NONE, Field("values", Kind::Message(&KEY_VALUE))],
-);
-
 /// How a field lies in the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wire {
@@ -222,6 +49,30 @@ enum Wire {
     GroupStart,
     GroupEnd,
     Fixed32,
+}
+
+impl Wire {
+    fn of(kind: Kind) -> Self {
+        match kind {
+            Kind::Bool | Kind::Int(..) | Kind::Enum(_) => Self::Varint,
+            Kind::Fixed32 => Self::Fixed32,
+            Kind::Fixed64 | Kind::Double => Self::Fixed64,
+            _ => Self::Length,
+        }
+    }
+
+    /// What stands in front of a field in the bytes.
+    fn key(self, number: u64) -> u64 {
+        number << KEY_TYPE_BITS
+            | match self {
+                Self::Varint => 0,
+                Self::Fixed64 => 1,
+                Self::Length => 2,
+                Self::GroupStart => 3,
+                Self::GroupEnd => 4,
+                Self::Fixed32 => 5,
+            }
+    }
 }
 
 struct Walk<'a> {
@@ -239,8 +90,8 @@ impl Walk<'_> {
             seen |= 1u32.checked_shl(number).unwrap_or(0);
             let field = usize::try_from(number).ok();
             match field.and_then(|number| message.fields.get(number)) {
-                Some(Field(name, kind)) if !matches!(kind, Kind::Unknown) => {
-                    self.field(message, name, *kind, wire, end, depth)?;
+                Some(field) if !matches!(field.kind, Kind::Unknown) => {
+                    self.field(message, field, wire, end, depth)?;
                 }
                 _ => self.skip(number, wire, end, depth)?,
             }
@@ -257,30 +108,24 @@ impl Walk<'_> {
     fn field(
         &mut self,
         message: &Message,
-        name: &str,
-        kind: Kind,
+        field: &Field,
         wire: Wire,
         end: usize,
         depth: u32,
     ) -> Result<(), Malformed> {
-        let expected = match kind {
-            Kind::Varint => Wire::Varint,
-            Kind::Fixed32 => Wire::Fixed32,
-            Kind::Fixed64 => Wire::Fixed64,
-            _ => Wire::Length,
-        };
         let fail = |at: usize, what: &str| {
-            let message = message.name;
-            Err(malformed(at, format!("{message}.{name} {what}")))
+            let (message, field) = (message.name, field.name);
+            Err(malformed(at, format!("{message}.{field} {what}")))
         };
+        let expected = Wire::of(field.kind);
         let at = self.at;
         if wire != expected {
             return fail(at, &format!("is {wire:?}, not {expected:?}"));
         }
-        match kind {
-            Kind::Varint => self.varint(end).map(drop),
-            Kind::Fixed32 => self.advance(4, end).map(drop),
-            Kind::Fixed64 => self.advance(8, end).map(drop),
+        match field.kind {
+            Kind::Bool | Kind::Int(..) | Kind::Enum(_) => self.varint(end).map(drop),
+            Kind::Fixed32 => self.advance(4, end),
+            Kind::Fixed64 | Kind::Double => self.advance(8, end),
             Kind::Blob | Kind::Unknown => self.bytes(end).map(drop),
             Kind::Text => match std::str::from_utf8(self.bytes(end)?) {
                 Ok(_) => Ok(()),
@@ -288,7 +133,7 @@ impl Walk<'_> {
             },
             Kind::Id(wanted) | Kind::MaybeId(wanted) => {
                 let length = self.bytes(end)?.len();
-                let may_be_empty = matches!(kind, Kind::MaybeId(_));
+                let may_be_empty = matches!(field.kind, Kind::MaybeId(_));
                 if length == wanted || length == 0 && may_be_empty {
                     return Ok(());
                 }
@@ -308,8 +153,8 @@ impl Walk<'_> {
     fn skip(&mut self, number: u32, wire: Wire, end: usize, depth: u32) -> Result<(), Malformed> {
         match wire {
             Wire::Varint => self.varint(end).map(drop),
-            Wire::Fixed32 => self.advance(4, end).map(drop),
-            Wire::Fixed64 => self.advance(8, end).map(drop),
+            Wire::Fixed32 => self.advance(4, end),
+            Wire::Fixed64 => self.advance(8, end),
             Wire::Length => self.bytes(end).map(drop),
             Wire::GroupEnd => Err(malformed(self.at, "a group ends that has not begun")),
             Wire::GroupStart => {
