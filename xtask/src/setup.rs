@@ -17,32 +17,45 @@ use crate::run::{self, Interrupt, cargo, command, root, target_dir};
 
 const BPF_LINKER: &str = "0.10.3";
 
-/// A program, the Debian package that has it, and whether the demo needs it or only the tests.
+/// A program, the Debian package that has it, and the first of these that needs it.
 struct Program {
     name: &'static str,
     package: &'static str,
-    demo: bool,
+    first_for: For,
 }
 
-const fn program(name: &'static str, package: &'static str, demo: bool) -> Program {
+/// What programs are for; each needs those of the former ones too.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum For {
+    Demo,
+    Tests,
+    VirtualMachines,
+}
+
+const fn program(name: &'static str, package: &'static str, first_for: For) -> Program {
     Program {
         name,
         package,
-        demo,
+        first_for,
     }
 }
 
-const PROGRAMS: [Program; 10] = [
-    program("cc", "gcc libc6-dev", true),
-    program("nginx", "nginx-light", true),
-    program("node", "nodejs", true),
-    program("python3", "python3", true),
-    program("redis-server", "redis-server", true),
-    program("ab", "apache2-utils", false),
-    program("curl", "curl", false),
-    program("ip", "iproute2", false),
-    program("nft", "nftables", false),
-    program("redis-benchmark", "redis-tools", false),
+const PROGRAMS: [Program; 11] = [
+    program("cc", "gcc libc6-dev", For::Demo),
+    program("nginx", "nginx-light", For::Demo),
+    program("node", "nodejs", For::Demo),
+    program("python3", "python3", For::Demo),
+    program("redis-server", "redis-server", For::Demo),
+    program("ab", "apache2-utils", For::Tests),
+    program("curl", "curl", For::Tests),
+    program("ip", "iproute2", For::Tests),
+    program("nft", "nftables", For::Tests),
+    program("redis-benchmark", "redis-tools", For::Tests),
+    program(
+        "qemu-system-x86_64",
+        "qemu-system-x86",
+        For::VirtualMachines,
+    ),
 ];
 
 /// `cargo xtask setup`: everything, and says what it found.
@@ -53,7 +66,7 @@ pub fn everything(interrupt: &Interrupt) -> Result<()> {
         missing: Vec::new(),
     };
     setup.building();
-    setup.programs(true);
+    setup.programs(For::Tests);
     setup.step("Python packages for tests", Setup::python_packages);
     setup.step("Jaeger for tests", Setup::jaeger);
     ensure!(
@@ -73,7 +86,7 @@ pub fn for_demo(interrupt: &Interrupt) -> Result<()> {
         missing: Vec::new(),
     };
     setup.building();
-    setup.programs(false);
+    setup.programs(For::Demo);
     interrupt.check()?;
     ensure!(
         setup.missing.is_empty(),
@@ -96,11 +109,29 @@ pub fn for_tests(interrupt: &Interrupt) -> Result<Vec<String>> {
         "nothing can be built:\n{}",
         setup.missing.join("\n")
     );
-    setup.programs(true);
+    setup.programs(For::Tests);
     setup.step("Python packages for tests", Setup::python_packages);
     setup.step("Jaeger for tests", Setup::jaeger);
     interrupt.check()?;
     Ok(setup.missing)
+}
+
+/// What virtual machines need, all of it.
+pub fn for_vm(interrupt: &Interrupt) -> Result<()> {
+    let mut setup = Setup {
+        interrupt,
+        verbose: false,
+        missing: Vec::new(),
+    };
+    setup.building();
+    setup.programs(For::VirtualMachines);
+    interrupt.check()?;
+    ensure!(
+        setup.missing.is_empty(),
+        "virtual machines need more:\n{}",
+        setup.missing.join("\n")
+    );
+    Ok(())
 }
 
 struct Setup<'a> {
@@ -178,8 +209,10 @@ impl Setup<'_> {
         Ok(Found::Installed)
     }
 
-    fn programs(&mut self, tests_too: bool) {
-        let needed = PROGRAMS.iter().filter(|program| tests_too || program.demo);
+    fn programs(&mut self, purpose: For) {
+        let needed = PROGRAMS
+            .iter()
+            .filter(|program| program.first_for <= purpose);
         let missing: Vec<_> = needed
             .filter(|program| find(program.name).is_none())
             .collect();

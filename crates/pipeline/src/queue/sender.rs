@@ -232,7 +232,9 @@ impl Sender {
 
     /// The file of the storage, which only one may have open.
     pub fn holds(&self) -> Option<String> {
-        self.storage.as_ref().map(|_| format!("storage of {}", self.id))
+        self.storage
+            .as_ref()
+            .map(|_| format!("storage of {}", self.id))
     }
 
     /// Sends what is queued until the deadline; the rest stays in the storage or is counted as
