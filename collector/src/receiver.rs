@@ -343,6 +343,8 @@ impl Worker {
 
     fn count(&mut self) {
         self.totals.kernel(&self.capture.counters());
+        self.totals
+            .ring(self.capture.waiting_bytes(), self.capture.ring_bytes());
         self.totals.tracker(&self.tracker);
         self.totals
             .discovery(self.world.table.counts(), self.world.table.traced().count());

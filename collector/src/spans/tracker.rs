@@ -128,6 +128,14 @@ impl Tracker {
         self.connections.len()
     }
 
+    /// Requests that are open on all connections.
+    pub fn open_requests(&self) -> u64 {
+        let connections = self.connections.values();
+        connections
+            .map(|tracked| tracked.exchange.open_requests())
+            .sum()
+    }
+
     /// Bytes that the connections hold.
     pub fn buffered_bytes(&self) -> usize {
         self.connections

@@ -13,7 +13,7 @@ use crate::clock::{self, Monotonic};
 use crate::component::{Exporter, Processor};
 use crate::config::ComponentId;
 use crate::receipt::{NotTaken, Receipt};
-use crate::telemetry::{Loss, Losses, Metrics};
+use crate::telemetry::{Counter, Histogram, Level, Loss, Losses, Metrics, SECOND_BOUNDS};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,18 +52,47 @@ struct Stage {
     processor: Box<dyn Processor>,
     interval: Option<Duration>,
     next_tick: Option<Instant>,
+    incoming: Counter,
+    outgoing: Counter,
+    duration: Histogram,
 }
 
 impl Stage {
-    fn new(id: ComponentId, processor: Box<dyn Processor>) -> Self {
+    fn new(id: ComponentId, processor: Box<dyn Processor>, metrics: &Metrics) -> Self {
         let interval = processor.tick_interval();
         let next_tick = interval.map(|interval| clock::instant() + interval);
+        let labels = [("processor", id.as_str()), ("otel_signal", "traces")];
+        let items = metrics.at(Level::Normal);
+        let counter = |name, help| items.counter(name, help, &labels);
         Self {
+            incoming: counter("otelcol_processor_incoming_items", "Spans that came to it."),
+            outgoing: counter("otelcol_processor_outgoing_items", "Spans that it let go."),
+            duration: metrics.at(Level::Detailed).histogram(
+                "otelcol_processor_internal_duration",
+                "Seconds of work at a time.",
+                &labels,
+                SECOND_BOUNDS,
+            ),
             id,
             processor,
             interval,
             next_tick,
         }
+    }
+
+    /// Lets it work, and counts what it lets go.
+    fn work(
+        &mut self,
+        now: Monotonic,
+        out: &mut Vec<Batch>,
+        task: impl FnOnce(&mut dyn Processor, &mut Vec<Batch>),
+    ) {
+        let before = out.len();
+        task(self.processor.as_mut(), out);
+        let new = out.iter().skip(before).map(Batch::span_count).sum();
+        self.outgoing.add_len(new);
+        self.duration
+            .record(Monotonic::now().since(now).as_secs_f64());
     }
 }
 
@@ -183,7 +212,7 @@ impl Driver {
         let mut kept = std::mem::take(&mut self.stages);
         for (id, processor) in line.processors {
             let stage = match processor {
-                Some(processor) => Some(Stage::new(id, processor)),
+                Some(processor) => Some(Stage::new(id, processor, &self.metrics)),
                 None => kept.extract_if(.., |stage| stage.id == id).next(),
             };
             self.stages.extend(stage);
@@ -198,14 +227,17 @@ impl Driver {
 
     /// Sends batches through the processors from this stage on.
     fn advance(&mut self, from: usize, batches: Vec<Batch>) -> Vec<Batch> {
-        let now = Monotonic::now();
         self.stages
             .iter_mut()
             .skip(from)
             .fold(batches, |batches, stage| {
                 let mut out = Vec::new();
                 for batch in batches {
-                    stage.processor.process(batch, now, &mut out);
+                    let now = Monotonic::now();
+                    stage.incoming.add_len(batch.span_count());
+                    stage.work(now, &mut out, |processor, out| {
+                        processor.process(batch, now, out);
+                    });
                 }
                 out
             })
@@ -219,7 +251,7 @@ impl Driver {
             if let Some(stage) = self.stages.get_mut(index)
                 && stage.next_tick.is_some_and(|at| at <= instant)
             {
-                stage.processor.tick(now, &mut out);
+                stage.work(now, &mut out, |processor, out| processor.tick(now, out));
                 // Counted from now: ticks that were missed are not made up for.
                 stage.next_tick = stage.interval.map(|interval| instant + interval);
             }
@@ -237,7 +269,7 @@ impl Driver {
             if let Some(stage) = self.stages.get_mut(index)
                 && which(&stage.id)
             {
-                stage.processor.flush(now, &mut out);
+                stage.work(now, &mut out, |processor, out| processor.flush(now, out));
             }
             ready.extend(self.advance(index + 1, out));
         }

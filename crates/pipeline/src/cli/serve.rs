@@ -3,7 +3,7 @@
 use super::{CliError, Program, complain};
 use crate::config::{Config, Sources};
 use crate::service::{Reloads, Service, Summary};
-use crate::telemetry::{Metrics, Sample, init_logs};
+use crate::telemetry::{Identity, Metrics, Sample, init_logs};
 use std::io;
 use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -26,7 +26,8 @@ pub fn serve(program: &Program, sources: &Sources) -> Result<(), CliError> {
 }
 
 async fn run(program: &Program, sources: &Sources, config: &Config) -> Result<Summary, CliError> {
-    let service = Service::build(config, Metrics::default())?;
+    let identity = Identity::new(program.name, program.version);
+    let service = Service::build(config, Metrics::default())?.named(identity);
     let (sources, factories) = (sources.clone(), program.factories);
     let reloads = Reloads::at_hangup(move || Config::load(&sources, factories));
     let reloads = reloads.map_err(CliError::Runtime)?;

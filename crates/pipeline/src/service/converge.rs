@@ -68,6 +68,9 @@ impl Up {
         started?;
         self.inputs.clear();
         self.end_extensions(config, deadline).await;
+        self.metrics.set_level(config.telemetry.metrics.level);
+        self.identity
+            .register(&self.metrics, &config.telemetry.resource);
         self.tell_extensions(true);
         let wanted = config.telemetry.metrics.endpoints();
         self.servers

@@ -16,7 +16,7 @@ pub use reload::Reloads;
 
 use crate::component::BoxError;
 use crate::config::{ComponentId, Config};
-use crate::telemetry::{Metrics, Sample, ServeError, process};
+use crate::telemetry::{Identity, Metrics, Sample, ServeError, process};
 use build::Parts;
 use running::Up;
 
@@ -95,6 +95,13 @@ impl Service {
             parts: Parts::build(config, &up)?,
             up,
         })
+    }
+
+    /// Tells of itself by this name.
+    #[must_use]
+    pub fn named(mut self, identity: Identity) -> Self {
+        self.up.identity = identity;
+        self
     }
 
     /// Runs until `until` resolves or something fails, then stops under the deadline.

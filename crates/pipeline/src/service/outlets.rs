@@ -118,6 +118,15 @@ impl Up {
                     .any(|one| one.exporters.contains(id));
                 wanted && is_current(config, Role::Exporter, id, Some(live.fingerprint))
             });
+        for id in retired.keys() {
+            if !config
+                .pipelines
+                .iter()
+                .any(|one| one.exporters.contains(id))
+            {
+                self.metrics.forget_gauges(("exporter", id.as_str()));
+            }
+        }
         self.exporters = current;
         self.exporters.extend(fresh);
         retired.into_values().collect()

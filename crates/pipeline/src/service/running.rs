@@ -9,7 +9,7 @@ use crate::extensions::Extension;
 use crate::gate::Gate;
 use crate::graph::Control;
 use crate::receiver::{Input, Route, Running};
-use crate::telemetry::{Metrics, MetricsServer};
+use crate::telemetry::{Identity, Metrics, MetricsServer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,6 +81,7 @@ pub(super) struct LiveExporter {
 #[derive(Default)]
 pub(super) struct Up {
     pub metrics: Metrics,
+    pub identity: Identity,
     pub servers: Vec<((String, u16), MetricsServer)>,
     pub extensions: BTreeMap<ComponentId, LiveExtension>,
     pub receivers: BTreeMap<ComponentId, LiveReceiver>,

@@ -1,5 +1,7 @@
 //! What the process tells of itself: metrics, their Prometheus endpoint, and logs.
 
+mod histogram;
+mod identity;
 mod logs;
 mod loss;
 pub(crate) mod memory;
@@ -9,6 +11,8 @@ mod sampling;
 mod serve;
 mod settings;
 
+pub use histogram::{BYTE_BOUNDS, Histogram, SECOND_BOUNDS, SPAN_BOUNDS};
+pub use identity::{Identity, ResourceSettings};
 pub(crate) use logs::change_level;
 pub use logs::{LogError, init_logs};
 pub use loss::{Loss, Losses};

@@ -1,5 +1,6 @@
 //! `service::telemetry` as the Collector has it.
 
+use super::identity::ResourceSettings;
 use crate::component::Check;
 use crate::config::duration;
 use schemars::JsonSchema;
@@ -14,6 +15,8 @@ pub struct TelemetrySettings {
     pub logs: LogSettings,
     /// Own metrics.
     pub metrics: MetricSettings,
+    /// Attributes of own metrics and spans; null takes a default one away.
+    pub resource: ResourceSettings,
 }
 
 /// `service::telemetry::logs`
@@ -79,24 +82,24 @@ pub enum Encoding {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct MetricSettings {
-    /// `none` switches the endpoint off; the others mean the same today.
+    /// `none` switches the endpoint off; each of the others shows more than the one before.
     pub level: Level,
     /// Where metrics can be read; left out: `localhost:8888`.
     pub readers: Option<Vec<Reader>>,
 }
 
 /// `service::telemetry::metrics::level`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// No endpoint.
     None,
-    /// Accepted for the Collector's sake.
+    /// What comes in, goes out and is lost.
     Basic,
-    /// The default.
+    /// And what each processor takes and gives.
     #[default]
     Normal,
-    /// Accepted for the Collector's sake.
+    /// And histograms, and the kinds of errors.
     Detailed,
 }
 

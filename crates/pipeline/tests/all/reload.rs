@@ -13,6 +13,7 @@ use pipeline::{
     Settings, Summary,
 };
 use prost::Message;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -34,7 +35,7 @@ const FACTORIES: Factories = Factories {
 static MADE: AtomicU64 = AtomicU64::new(0);
 
 /// Sends a batch of one span after the other until it is stopped.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 struct Stream {
     /// Taken over while it runs: the name of a counter of the batches made since then.
