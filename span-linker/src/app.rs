@@ -4,11 +4,11 @@
 use clap::Parser;
 use pipeline::cli::{CliError, Command, Program};
 use pipeline::component::Factories;
-use pipeline::{Sources, exporters, extensions};
+use pipeline::{Sources, exporters, extensions, receivers};
 
 /// Component types of this binary.
 pub const FACTORIES: Factories = Factories {
-    receivers: &[],
+    receivers: receivers::ALL,
     processors: crate::PROCESSORS,
     exporters: exporters::ALL,
     extensions: extensions::ALL,

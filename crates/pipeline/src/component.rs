@@ -321,7 +321,10 @@ impl Factory<dyn ExtensionSettings> {
     }
 }
 
-/// The component types of two lists; `N` is how many there are, and `one` is not empty.
+/// The component types of two lists, for a constant.
+///
+/// # Panics
+/// When the constant is made: if `N` is not the number of types, or `one` is empty.
 pub const fn join<S: ?Sized, const N: usize>(
     one: &[Factory<S>],
     other: &[Factory<S>],
