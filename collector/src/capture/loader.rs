@@ -2,6 +2,7 @@
 
 use super::btf::{Btf, BtfError};
 use super::offsets;
+use super::ring_use::RingUse;
 use aya::maps::{HashMap, MapData, MapError, PerCpuArray, ProgramArray, RingBuf};
 use aya::programs::{ProgramError, RawTracePoint};
 use aya::{Ebpf, EbpfError, EbpfLoader};
@@ -91,6 +92,7 @@ pub enum CaptureError {
 /// The running capture. Dropping it detaches every program.
 pub struct Capture {
     records: RingBuf<MapData>,
+    ring_use: RingUse,
     ring_bytes: u32,
     targets: HashMap<MapData, u32, Target>,
     connections: HashMap<MapData, ConnectionId, Mode>,
@@ -135,9 +137,15 @@ impl Capture {
         for (name, tracepoint) in PROGRAMS {
             attach(&mut programs, name, tracepoint)?;
         }
+        let records = take(&mut programs, "RECORDS", RingBuf::try_from)?;
+        let ring_use = RingUse::new(records.as_fd()).map_err(|source| CaptureError::Map {
+            name: "RECORDS",
+            source: Box::new(MapError::IoError(source)),
+        })?;
         Ok(Self {
             ring_bytes,
-            records: take(&mut programs, "RECORDS", RingBuf::try_from)?,
+            ring_use,
+            records,
             targets: take(&mut programs, "TARGETS", HashMap::try_from)?,
             connections: take(&mut programs, "CONNECTIONS", HashMap::try_from)?,
             counters: take(&mut programs, "COUNTERS", PerCpuArray::try_from)?,
@@ -162,6 +170,11 @@ impl Capture {
     /// Size of the ring buffer.
     pub fn ring_bytes(&self) -> usize {
         self.ring_bytes as usize
+    }
+
+    /// Bytes of records that wait in it.
+    pub fn waiting_bytes(&self) -> u64 {
+        self.ring_use.waiting_bytes()
     }
 
     /// Waits until the ring buffer is an eighth full, or the time is over.

@@ -117,9 +117,23 @@ impl Tracker {
         }
     }
 
+    /// Other bounds from now on: connections kept, bytes buffered by all of them.
+    pub fn set_limits(&mut self, connections: usize, buffered_bytes: usize) {
+        self.limits.connections = connections;
+        self.limits.buffered_bytes = buffered_bytes;
+    }
+
     /// Connections in the table.
     pub fn connections(&self) -> usize {
         self.connections.len()
+    }
+
+    /// Requests that are open on all connections.
+    pub fn open_requests(&self) -> u64 {
+        let connections = self.connections.values();
+        connections
+            .map(|tracked| tracked.exchange.open_requests())
+            .sum()
     }
 
     /// Bytes that the connections hold.
