@@ -9,13 +9,13 @@ use clap::{Parser, Subcommand};
 use pipeline::cli::{self, Program};
 use pipeline::component::{Factories, Factory};
 use pipeline::config::Section;
-use pipeline::{Sources, exporters, extensions};
+use pipeline::{Sources, exporters, extensions, receivers};
 use std::any::Any;
 use std::process::ExitCode;
 
 /// Component types of this binary.
 pub const FACTORIES: Factories = Factories {
-    receivers: &[Factory::receiver::<EbpfSettings>("ebpf")],
+    receivers: &[Factory::receiver::<EbpfSettings>("ebpf"), receivers::OTLP],
     processors: span_linker::PROCESSORS,
     exporters: exporters::ALL,
     extensions: extensions::ALL,

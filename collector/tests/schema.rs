@@ -3,6 +3,7 @@
 
 use collector::app::PROGRAM;
 use jsonschema::Validator;
+use pipeline::Config;
 use pipeline::config::report::Report;
 use pipeline::config::{json, node};
 use std::fs;
@@ -108,5 +109,9 @@ fn what_reading_refuses_the_schema_refuses() {
         "service: {telemetry: {logs: {levle: info}}}",
     ] {
         assert_ne!(against(&validator, text), [""; 0], "{text}");
+        let read = Config::parse(&[("x.yaml", text)], PROGRAM.factories, &|_| None);
+        let findings = read.unwrap_err().findings.into_iter();
+        let mut about_it = findings.filter(|finding| finding.path != "service");
+        assert!(about_it.next().is_some(), "{text}");
     }
 }

@@ -8,6 +8,7 @@ pub mod collector;
 pub mod compile;
 pub mod demo;
 pub mod exported;
+pub mod live;
 pub mod network;
 pub mod nginx;
 pub mod programs;

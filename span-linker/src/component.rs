@@ -7,7 +7,7 @@ use crate::window::link::{Method, Reason};
 use pipeline::Batch;
 use pipeline::clock::Monotonic;
 use pipeline::component::{
-    BoxError, Context, Factory, Processor, ProcessorFactory, ProcessorSettings,
+    BoxError, Context, Factory, Processor, ProcessorFactory, ProcessorSettings, join,
 };
 use pipeline::processors;
 use pipeline::telemetry::Metrics;
@@ -17,14 +17,8 @@ use std::time::Duration;
 pub const FACTORY: ProcessorFactory = Factory::processor::<Config>("span_linker");
 
 /// Every processor that a binary with a linker has.
-pub const PROCESSORS: &[ProcessorFactory] = &with_linker();
-
-const fn with_linker() -> [ProcessorFactory; processors::ALL.len() + 1] {
-    let mut all = [FACTORY; processors::ALL.len() + 1];
-    let (_, others) = all.split_at_mut(1);
-    others.copy_from_slice(processors::ALL);
-    all
-}
+pub const PROCESSORS: &[ProcessorFactory] =
+    &join::<_, { processors::ALL.len() + 2 }>(processors::ALL, &[FACTORY, crate::OPENINGS]);
 
 /// How often due spans are let go.
 const TICK: Duration = Duration::from_millis(100);

@@ -16,11 +16,13 @@
 //!   link to the callee.
 //! - Within the decision delay the order of arrival does not matter.
 
+pub mod app;
 pub mod assemble;
 mod component;
 pub mod config;
 pub mod decode;
 pub mod evidence;
+mod openings;
 mod otlp;
 pub mod processor;
 mod stats;
@@ -28,5 +30,6 @@ pub mod window;
 
 pub use component::{FACTORY, PROCESSORS};
 pub use config::Config;
+pub use openings::{FACTORY as OPENINGS, OpeningsSettings};
 pub use processor::SpanLinker;
 pub use stats::Stats;

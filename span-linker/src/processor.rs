@@ -180,6 +180,10 @@ impl SpanLinker {
             );
             let mut linkable = false;
             for span in spans {
+                if let Some(opening) = otlp::opening(&span) {
+                    self.open(opening);
+                    continue;
+                }
                 match otlp::span_id(&span) {
                     None => {
                         self.stats.malformed += 1;

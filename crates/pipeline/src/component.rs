@@ -7,7 +7,7 @@ use crate::batch::Batch;
 use crate::clock::Monotonic;
 use crate::config::node::Node;
 use crate::config::report::{Finding, Report};
-use crate::config::{ComponentId, decode, join};
+use crate::config::{self, ComponentId, decode};
 use crate::extensions::{Extension, Extensions};
 use crate::gate::Gate;
 use crate::receipt::NotTaken;
@@ -164,7 +164,7 @@ impl<'a> Check<'a> {
         Check {
             report: self.report,
             node: self.node,
-            path: join(&self.path, key),
+            path: config::join(&self.path, key),
             below,
         }
     }
@@ -193,7 +193,7 @@ impl<'a> Check<'a> {
             .collect();
         Finding {
             place: self.node.place_of(&parts),
-            path: join(&self.path, key),
+            path: config::join(&self.path, key),
             message,
         }
     }
@@ -284,6 +284,28 @@ impl Factory<dyn ExtensionSettings> {
             Some(Arc::new(read::<C>(node, path, report)?))
         })
     }
+}
+
+/// The component types of two lists, for a constant.
+///
+/// # Panics
+/// When the constant is made: if `N` is not the number of types, or `one` is empty.
+pub const fn join<S: ?Sized, const N: usize>(
+    one: &[Factory<S>],
+    other: &[Factory<S>],
+) -> [Factory<S>; N] {
+    assert!(one.len() + other.len() == N, "N is not the number of types");
+    let mut all = [one[0]; N];
+    let mut index = 0;
+    while index < N {
+        all[index] = if index < one.len() {
+            one[index]
+        } else {
+            other[index - one.len()]
+        };
+        index += 1;
+    }
+    all
 }
 
 fn read<C: Settings>(node: &Node, path: &str, report: &mut Report) -> Option<C> {

@@ -18,9 +18,11 @@ pub mod processors;
 mod queue;
 mod receipt;
 pub mod receiver;
+pub mod receivers;
 mod serve;
 pub mod service;
 pub mod telemetry;
+mod tls;
 mod wire;
 
 pub use batch::Batch;

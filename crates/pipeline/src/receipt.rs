@@ -13,7 +13,10 @@ pub struct NotTaken(pub Loss);
 impl NotTaken {
     /// Whether the same batch may be taken later.
     pub fn is_retryable(self) -> bool {
-        !matches!(self.0, Loss::TooLarge | Loss::Refused | Loss::PartlyRefused)
+        !matches!(
+            self.0,
+            Loss::TooLarge | Loss::Refused | Loss::PartlyRefused | Loss::NoAnswer
+        )
     }
 }
 

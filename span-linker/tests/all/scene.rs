@@ -217,7 +217,7 @@ pub fn link(seen: &[Seen]) -> Linked {
 pub struct Linked(pub BTreeMap<SpanId, OtlpSpan>);
 
 impl Linked {
-    fn from_batches(batches: Vec<Batch>) -> Self {
+    pub fn from_batches(batches: Vec<Batch>) -> Self {
         let resources = batches
             .into_iter()
             .flat_map(|mut batch| batch.take_resource_spans());

@@ -16,13 +16,18 @@ const QUEUE_CHUNKS: usize = 64;
 /// The thread has ended.
 const GONE: NotTaken = NotTaken(Loss::Shutdown);
 
+/// Where chunks go; one `write_all` each.
+type Sink = Box<dyn Write + Send>;
+
 /// What becomes of a file that is there already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub enum Open {
     /// Written behind its end.
     Append,
     /// Emptied.
     Truncate,
+    /// What this makes of it.
+    With(Arc<dyn Fn(&str) -> io::Result<Sink> + Send + Sync>),
 }
 
 struct Chunk {
@@ -75,7 +80,7 @@ impl Writer {
 
     /// Opens the file and starts the thread.
     pub fn start(&self) -> Result<(), BoxError> {
-        let sink = open(&self.path, self.mode)
+        let sink = open(&self.path, &self.mode)
             .map_err(|error| format!("cannot open {}: {error}", self.path))?;
         let (chunks, queue) = mpsc::channel(QUEUE_CHUNKS);
         let (done, ended) = oneshot::channel();
@@ -155,7 +160,7 @@ impl Writer {
 struct Work {
     id: String,
     path: String,
-    sink: Box<dyn Write + Send>,
+    sink: Sink,
     sent: Counter,
     failed: Counter,
     losses: Losses,
@@ -186,19 +191,16 @@ impl Work {
     }
 }
 
-fn open(path: &str, mode: Open) -> io::Result<Box<dyn Write + Send>> {
-    Ok(match path {
+fn open(path: &str, mode: &Open) -> io::Result<Sink> {
+    let mut options = OpenOptions::new();
+    options.create(true);
+    match mode {
         // Not opened anew: a file behind it would be written from its beginning.
-        "stdout" | "/dev/stdout" => Box::new(io::stdout()),
-        "stderr" | "/dev/stderr" => Box::new(io::stderr()),
-        _ => {
-            let mut options = OpenOptions::new();
-            options.create(true);
-            match mode {
-                Open::Append => options.append(true),
-                Open::Truncate => options.write(true).truncate(true),
-            };
-            Box::new(options.open(path)?)
-        }
-    })
+        _ if matches!(path, "stdout" | "/dev/stdout") => return Ok(Box::new(io::stdout())),
+        _ if matches!(path, "stderr" | "/dev/stderr") => return Ok(Box::new(io::stderr())),
+        Open::With(open) => return open(path),
+        Open::Append => options.append(true),
+        Open::Truncate => options.write(true).truncate(true),
+    };
+    Ok(Box::new(options.open(path)?))
 }

@@ -47,7 +47,10 @@ fn every_file_that_cannot_be_read_is_named() {
     );
     let many = vec!["/dev/null"; 101];
     let error = Config::load(&Sources::of(many), &FACTORIES).unwrap_err();
-    assert_eq!(error.to_string(), "/dev/null: more than 100 files");
+    assert_eq!(
+        error.to_string(),
+        "/dev/null: more than 100 files\nwarning: /dev/null: the file is empty"
+    );
     let error = Config::load(&Sources::default(), &FACTORIES).unwrap_err();
     assert_eq!(error.to_string(), "configuration: no file is given");
 }

@@ -1,6 +1,6 @@
 //! Batches from a receiver through processors to exporters, and what happens at the end.
 
-use crate::support::{config, lost, one_pipeline, run, run_until, service, total};
+use crate::support::{batch_of, config, lost, one_pipeline, run, run_until, service, total};
 use pipeline::telemetry::Metrics;
 
 fn file_pipeline(
@@ -172,4 +172,75 @@ fn the_default_endpoint_is_the_collectors() {
         endpoints(&yaml.replace("level: none", "level: normal")),
         [("localhost".to_owned(), 8888)]
     );
+}
+
+#[tokio::test]
+async fn what_is_no_line_stands_behind_its_length_in_the_file() {
+    use pipeline::proto::collector::trace::v1::ExportTraceServiceRequest;
+    use prost::Message;
+    for (more, zstd, json) in [
+        ("format: proto", false, false),
+        ("format: proto, compression: zstd", true, false),
+        ("compression: zstd", true, true),
+    ] {
+        let (_dir, path, yaml) = file_pipeline("{batches: 3, spans: 2}", "");
+        let yaml = yaml.replace("{path: ", &format!("{{{more}, path: "));
+        run_until(&yaml, |samples| {
+            total(samples, "otelcol_exporter_sent_spans") == 6
+        })
+        .await;
+        let file = std::fs::read(path).unwrap();
+        let mut rest = file.as_slice();
+        for batch in 0..3 {
+            let (length, behind) = rest.split_first_chunk().unwrap();
+            let (message, behind) = behind.split_at(u32::from_be_bytes(*length) as usize);
+            rest = behind;
+            let message = if zstd {
+                zstd::bulk::decompress(message, 1 << 20).unwrap()
+            } else {
+                message.to_vec()
+            };
+            let request: ExportTraceServiceRequest = if json {
+                serde_json::from_slice(&message).unwrap()
+            } else {
+                ExportTraceServiceRequest::decode(message.as_slice()).unwrap()
+            };
+            let expected = batch_of(batch, 2);
+            assert_eq!(request.resource_spans, *expected.resource_spans(), "{more}");
+        }
+        assert!(rest.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_chain_of_processors_works_as_one_and_accounts_for_every_span() {
+    // 10 batches of `GET 0` to `GET 3`, each batch a trace.
+    let processors = "memory_limiter, tail_sampling, filter, attributes, resource, redaction";
+    let (_dir, path, yaml) = file_pipeline("{batches: 10, spans: 4}", processors);
+    let yaml = yaml.replace(
+        "hold: {}",
+        "memory_limiter: {check_interval: 1s, limit_mib: 1000000}, \
+         tail_sampling: {decision_wait: 20ms, policies: [{name: a, type: span_count, span_count: {min_spans: 4}}]}, \
+         filter: {trace_conditions: ['span.name == \"GET 3\"']}, \
+         attributes: {actions: [{key: secret, action: insert, value: 12}, {key: other, action: insert, value: a}]}, \
+         resource: {attributes: [{key: host, action: insert, value: b}]}, \
+         redaction: {allowed_keys: [service.name, host, secret], redact_all_types: true, blocked_values: ['2']}",
+    );
+    let summary = run_until(&yaml, |samples| {
+        total(samples, "otelcol_exporter_sent_spans") == 30
+    })
+    .await;
+    let total = |name| total(&summary.samples, name);
+    assert_eq!(total("otelcol_receiver_accepted_spans"), 40);
+    assert_eq!(total("otelcol_processor_filter_spans_filtered"), 10);
+    assert_eq!(total("deeptrace_lost_spans"), 0);
+    let text = std::fs::read_to_string(path).unwrap();
+    let count = |part: &str| text.matches(part).count();
+    assert_eq!(count(r#""name":"GET "#), 30);
+    assert_eq!(
+        count(r#"{"key":"secret","value":{"stringValue":"1****"}}"#),
+        30
+    );
+    assert_eq!(count(r#""key":"other""#), 0);
+    assert_eq!(count(r#""key":"host""#), count(r#""key":"service.name""#));
 }

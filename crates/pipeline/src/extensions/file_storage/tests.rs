@@ -136,7 +136,7 @@ async fn filled(dir: &Path, count: u64, removed: u64, rng: &mut fastrand::Rng) -
 #[tokio::test]
 async fn damage_costs_only_the_damaged_records_and_says_how_many() {
     let mut salvaged_files = 0;
-    for seed in 0..30 {
+    for seed in 0..15 {
         let mut rng = fastrand::Rng::with_seed(seed);
         let dir = tempfile::tempdir().unwrap();
         let (count, removed) = (rng.u64(1..60), rng.u64(0..10));
@@ -182,7 +182,7 @@ async fn damage_costs_only_the_damaged_records_and_says_how_many() {
         );
     }
     assert!(
-        salvaged_files > 5,
+        salvaged_files > 3,
         "{salvaged_files}: the damage did not reach anything"
     );
 }

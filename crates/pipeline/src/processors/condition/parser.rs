@@ -23,6 +23,8 @@ use crate::processors::pattern::Pattern;
 const MAX_LENGTH: usize = 16_384;
 /// Brackets, functions and `not`s that may stand in each other.
 const MAX_DEPTH: usize = 64;
+/// Operators that a condition may have: `1 + 1 + 1` nests too.
+const MAX_OPERATORS: usize = 256;
 
 const COMPARISONS: &[(&str, Comparison)] = &[
     ("==", Comparison::Equal),
@@ -58,6 +60,7 @@ pub(super) fn parse(text: &str, context: Context) -> Result<(Test, bool), Unread
         at: 0,
         depth: 0,
         context,
+        operators: 0,
         mentions_event: false,
     };
     let test = parser.or()?;
@@ -75,6 +78,7 @@ struct Parser {
     at: usize,
     depth: usize,
     context: Context,
+    operators: usize,
     mentions_event: bool,
 }
 
@@ -218,8 +222,16 @@ impl Parser {
                 return Ok(left);
             };
             let right = self.product()?;
-            left = Term::Compute(Box::new(left), operator, Box::new(right));
+            left = self.computed(left, operator, right)?;
         }
+    }
+
+    fn computed(&mut self, left: Term, operator: Operator, right: Term) -> Parsed<Term> {
+        self.operators += 1;
+        if self.operators > MAX_OPERATORS {
+            return Err(self.error(format!("more than {MAX_OPERATORS} operators")));
+        }
+        Ok(Term::Compute(Box::new(left), operator, Box::new(right)))
     }
 
     fn product(&mut self) -> Parsed<Term> {
@@ -233,7 +245,7 @@ impl Parser {
                 return Ok(left);
             };
             let right = self.term()?;
-            left = Term::Compute(Box::new(left), operator, Box::new(right));
+            left = self.computed(left, operator, right)?;
         }
     }
 

@@ -170,6 +170,9 @@ fn what_cannot_be_read_says_where_and_why() {
     let deep = format!("{}true{}", "(".repeat(65), ")".repeat(65));
     let error = "column 65: more than 64 levels deep".to_owned();
     assert_eq!(answer(&deep, Context::Inferred), Err(error));
+    let long = format!("{}1 == 1", "1 + ".repeat(257));
+    let error = answer(&long, Context::Inferred).unwrap_err();
+    assert!(error.ends_with("more than 256 operators"), "{error}");
 }
 
 const UNREADABLE: &[(&str, &str)] = &[
@@ -241,4 +244,60 @@ const UNREADABLE: &[(&str, &str)] = &[
     ("true or", "column 8: expected a value, got the end"),
     ("span.kind == 0x1", "column 14: \"0x1\" is no number"),
     ("span.kind == 12abc", "column 14: \"12abc\" is no number"),
+];
+
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_a_condition_panic(words in proptest::collection::vec(0..WORDS.len(), 0..24)) {
+        let text: String = words.iter().map(|word| WORDS[*word]).collect();
+        for context in [Context::Inferred, Context::Span, Context::Event] {
+            let _ = answer(&text, context);
+        }
+    }
+}
+
+/// What conditions are made of, and what they are not.
+const WORDS: &[&str] = &[
+    " ",
+    "(",
+    ")",
+    "[",
+    "]",
+    "==",
+    "!=",
+    "<",
+    ">=",
+    "+",
+    "-",
+    "*",
+    "/",
+    ".",
+    ",",
+    "=",
+    "\"",
+    "\\",
+    " and ",
+    " or ",
+    " not ",
+    " true ",
+    " nil ",
+    "1",
+    "9223372036854775807",
+    ".5",
+    "0x0a",
+    "\"a\"",
+    "span",
+    ".name",
+    "name",
+    "attributes[\"number\"]",
+    "span.attributes[\"list\"][0]",
+    "spanevent.name",
+    "resource",
+    "span.start_time",
+    "Duration(\"1s\")",
+    "Int(",
+    "IsMatch(",
+    "HasPrefix(",
+    "SPAN_KIND_SERVER",
+    "é",
 ];

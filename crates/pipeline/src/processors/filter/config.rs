@@ -36,7 +36,7 @@ pub enum ErrorMode {
     Ignore,
     /// The condition does not hold.
     Silent,
-    /// The batch is lost.
+    /// The batch is refused, or lost where nobody waits for an answer.
     Propagate,
 }
 

@@ -10,6 +10,7 @@ use crate::batch::Batch;
 use crate::clock::Monotonic;
 use crate::component::{BoxError, Context, Processor, ProcessorSettings};
 use crate::proto::trace::v1::Span;
+use crate::receipt::NotTaken;
 use crate::telemetry::{Counter, Loss, Losses};
 
 impl ProcessorSettings for FilterSettings {
@@ -68,7 +69,10 @@ impl Processor for Filter {
             keep
         });
         if self.asking.has_failed && self.asking.error_mode == ErrorMode::Propagate {
-            self.losses.count(Loss::NoAnswer, spans_before);
+            // Whoever sent it hears that it would fail again.
+            if !batch.refuse(NotTaken(Loss::NoAnswer)) {
+                self.losses.count(Loss::NoAnswer, spans_before);
+            }
             return;
         }
         self.dropped_spans.add_len(dropped_spans);

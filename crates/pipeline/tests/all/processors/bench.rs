@@ -99,12 +99,9 @@ pub fn findings(kind: &str, settings: &str) -> Vec<String> {
 }
 
 fn yaml(kind: &str, settings: &str) -> String {
-    let settings: String = settings
-        .lines()
-        .map(|line| format!("\n    {line}"))
-        .collect();
+    let settings = settings.replace('\n', "\n    ");
     format!(
-        "receivers: {{feed: }}\nexporters: {{debug: }}\nprocessors:\n  {kind}:{settings}\n\
+        "receivers: {{feed: }}\nexporters: {{debug: }}\nprocessors:\n  {kind}:\n    {settings}\n\
          service: {{pipelines: {{traces: {{receivers: [feed], processors: [{kind}], exporters: [debug]}}}}}}\n"
     )
 }

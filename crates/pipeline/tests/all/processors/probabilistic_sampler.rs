@@ -27,83 +27,45 @@ fn kept(settings: &str, span: Span) -> Option<String> {
     spans.next().map(|span| span.trace_state)
 }
 
+/// Mode, percentage, first digits of the randomness, trace state, and that of a span that is kept.
+const DECISIONS: &[(&str, &str, &str, &str, Option<&str>)] = &[
+    ("proportional", "25", "bf", "", None),
+    ("proportional", "25", "c", "", Some("ot=th:c")),
+    ("proportional", "10", "e666", "", Some("ot=th:e666")),
+    ("proportional", "100", "0", "", Some("ot=th:0")),
+    ("proportional", "200", "0", "", Some("ot=th:0")),
+    ("proportional", "0", "ffffffffffffff", "", None),
+    // The randomness that is given wins over that of the trace id.
+    (
+        "proportional",
+        "50",
+        "0",
+        "ot=rv:90000000000000",
+        Some("ot=rv:90000000000000;th:8"),
+    ),
+    ("proportional", "25", "f", "ot=rv:90000000000000", None),
+    // Half of a half is a quarter; equalizing looks at what there was before.
+    ("proportional", "50", "b", "ot=th:8", None),
+    (
+        "proportional",
+        "50",
+        "c",
+        "a=1,ot=th:8",
+        Some("ot=th:c,a=1"),
+    ),
+    ("equalizing", "50", "8", "ot=th:8", Some("ot=th:8")),
+    ("equalizing", "25", "b", "ot=th:8", None),
+    ("equalizing", "25", "c", "ot=th:8", Some("ot=th:c")),
+    ("equalizing", "50", "c", "ot=th:c", Some("ot=th:c")),
+    ("equalizing", "50", "7f", "", None),
+];
+
 #[test]
 fn traces_are_chosen_by_threshold_and_the_trace_state_says_so() {
-    let rv = "rv:90000000000000";
-    let cases = [
-        // mode, percentage, span, trace state of a span that is kept
-        ("proportional", "25", random("bf"), None),
-        (
-            "proportional",
-            "25",
-            random("c"),
-            Some("ot=th:c".to_owned()),
-        ),
-        (
-            "proportional",
-            "10",
-            random("e666"),
-            Some("ot=th:e666".to_owned()),
-        ),
-        (
-            "proportional",
-            "100",
-            random("0"),
-            Some("ot=th:0".to_owned()),
-        ),
-        (
-            "proportional",
-            "200",
-            random("0"),
-            Some("ot=th:0".to_owned()),
-        ),
-        ("proportional", "0", random("ffffffffffffff"), None),
-        // The randomness that is given wins over that of the trace id.
-        (
-            "proportional",
-            "50",
-            state(&format!("ot={rv}"), random("0")),
-            Some(format!("ot={rv};th:8")),
-        ),
-        (
-            "proportional",
-            "25",
-            state(&format!("ot={rv}"), random("f")),
-            None,
-        ),
-        // Half of a half is a quarter; equalizing looks at what there was before.
-        ("proportional", "50", state("ot=th:8", random("b")), None),
-        (
-            "proportional",
-            "50",
-            state("a=1,ot=th:8", random("c")),
-            Some("ot=th:c,a=1".to_owned()),
-        ),
-        (
-            "equalizing",
-            "50",
-            state("ot=th:8", random("8")),
-            Some("ot=th:8".to_owned()),
-        ),
-        ("equalizing", "25", state("ot=th:8", random("b")), None),
-        (
-            "equalizing",
-            "25",
-            state("ot=th:8", random("c")),
-            Some("ot=th:c".to_owned()),
-        ),
-        (
-            "equalizing",
-            "50",
-            state("ot=th:c", random("c")),
-            Some("ot=th:c".to_owned()),
-        ),
-        ("equalizing", "50", random("7f"), None),
-    ];
-    for (mode, percentage, span, expected) in cases {
+    for (mode, percentage, digits, before, after) in DECISIONS {
         let settings = format!("{{mode: {mode}, sampling_percentage: {percentage}}}");
-        let shown = format!("{settings} {:02x?} {}", span.trace_id, span.trace_state);
-        assert_eq!(kept(&settings, span), expected, "{shown}");
+        let kept = kept(&settings, state(before, random(digits)));
+        assert_eq!(kept.as_deref(), *after, "{settings} {digits} {before}");
     }
 }
 

@@ -1,5 +1,6 @@
 //! A receiver that makes spans, a processor that holds them, and ways to run a configuration.
 
+pub mod client;
 pub mod everything;
 pub mod peer;
 
@@ -24,7 +25,7 @@ pub const FEED: ReceiverFactory = Factory::receiver::<Feed>("feed");
 pub const HOLD: ProcessorFactory = Factory::processor::<Hold>("hold");
 
 pub const FACTORIES: Factories = Factories {
-    receivers: &[FEED],
+    receivers: &[FEED, pipeline::receivers::OTLP],
     processors: &[
         HOLD,
         pipeline::processors::ATTRIBUTES,
@@ -204,6 +205,12 @@ pub fn one_pipeline(receiver: &str, processors: &str, exporter: &str, exporter_i
     )
 }
 
+/// A port that nobody listens on just now.
+pub fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
 pub fn config(yaml: &str) -> Config {
     Config::parse(&[("test.yaml", yaml)], &FACTORIES, &|_| None).unwrap()
 }
@@ -250,6 +257,15 @@ pub fn lost(samples: &[Sample], reason: &str) -> u64 {
         .iter()
         .filter(|sample| sample.name == "deeptrace_lost_spans");
     sum(lost.filter(|sample| sample.label("reason") == Some(reason)))
+}
+
+/// The sum of a metric over the series that have these labels.
+pub fn count(samples: &[Sample], name: &str, labels: &[(&str, &str)]) -> u64 {
+    let fits = |sample: &&Sample| {
+        let mut labels = labels.iter();
+        sample.name == name && labels.all(|(key, value)| sample.label(key) == Some(value))
+    };
+    sum(samples.iter().filter(fits))
 }
 
 fn sum<'a>(samples: impl Iterator<Item = &'a Sample>) -> u64 {
