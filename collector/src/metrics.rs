@@ -43,11 +43,11 @@ impl Totals {
         }
     }
 
-    /// How full the ring buffer is.
-    pub fn ring(&self, waiting: u64, capacity: usize) {
-        let help = "Bytes of records that wait between kernel and collector.";
+    /// How full the ring buffer has been.
+    pub fn ring(&self, peak_bytes: u64, capacity: usize) {
+        let help = "Most bytes of records that waited at once since the last look, a second ago.";
         let gauge = self.metrics.gauge("deeptrace_ring_buffer_bytes", help, &[]);
-        gauge.set(i64::try_from(waiting).unwrap_or(i64::MAX));
+        gauge.set(i64::try_from(peak_bytes).unwrap_or(i64::MAX));
         let help = "Bytes that the ring buffer has.";
         let name = "deeptrace_ring_buffer_capacity_bytes";
         self.metrics.gauge(name, help, &[]).set_len(capacity);

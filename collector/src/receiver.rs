@@ -344,7 +344,7 @@ impl Worker {
     fn count(&mut self) {
         self.totals.kernel(&self.capture.counters());
         self.totals
-            .ring(self.capture.waiting_bytes(), self.capture.ring_bytes());
+            .ring(self.capture.take_peak_bytes(), self.capture.ring_bytes());
         self.totals.tracker(&self.tracker);
         self.totals
             .discovery(self.world.table.counts(), self.world.table.traced().count());

@@ -7,7 +7,6 @@ mod decode;
 mod floor;
 mod loader;
 mod offsets;
-mod ring_use;
 
 pub use decode::{Direction, Event, Protocol, SocketEvent, Undecodable, decode};
 pub use ebpf_common::{
