@@ -52,7 +52,8 @@ pub async fn with_receiver<F: Future<Output = ()>>(
         wait_for_port(http).await;
         test(served).await;
     };
-    service(&yaml, &metrics).run(test).await.unwrap().samples
+    let running = Box::pin(service(&yaml, &metrics).run(Box::pin(test)));
+    running.await.unwrap().samples
 }
 
 /// Until something listens.
