@@ -43,6 +43,16 @@ impl Totals {
         }
     }
 
+    /// How full the ring buffer has been.
+    pub fn ring(&self, peak_bytes: u64, capacity: usize) {
+        let help = "Most bytes of records that waited at once since the last look, a second ago.";
+        let gauge = self.metrics.gauge("deeptrace_ring_buffer_bytes", help, &[]);
+        gauge.set(i64::try_from(peak_bytes).unwrap_or(i64::MAX));
+        let help = "Bytes that the ring buffer has.";
+        let name = "deeptrace_ring_buffer_capacity_bytes";
+        self.metrics.gauge(name, help, &[]).set_len(capacity);
+    }
+
     /// What became of the messages.
     pub fn tracker(&mut self, tracker: &Tracker) {
         let counts = &tracker.counts;
@@ -100,6 +110,10 @@ impl Totals {
         self.metrics
             .gauge("deeptrace_connections", help, &[])
             .set_len(tracker.connections());
+        let help = "Requests without a response yet.";
+        self.metrics
+            .gauge("deeptrace_open_requests", help, &[])
+            .set(i64::try_from(tracker.open_requests()).unwrap_or(i64::MAX));
         let help = "Bytes that wait in connections.";
         self.metrics
             .gauge("deeptrace_buffered_bytes", help, &[])

@@ -1,5 +1,7 @@
 //! The `ebpf` receiver: one thread that reads the ring buffer and makes spans.
 
+mod reconfigure;
+
 use crate::capture::{Capture, CaptureError, Event, Options, ProcessEvent, decode};
 use crate::clock::{MonotonicNs, WallClock, now_monotonic};
 use crate::discovery::{
@@ -7,9 +9,12 @@ use crate::discovery::{
 };
 use crate::metrics::Totals;
 use crate::spans::{Output, Process, Surroundings, Tracker, TrackerLimits};
-use pipeline::component::{BoxError, Check, Context, Receiver, ReceiverSettings, Settings};
+use pipeline::component::{
+    BoxError, Check, Context, Receiver, ReceiverSettings, Reconfigure, Settings,
+};
 use pipeline::telemetry::Metrics;
 use pipeline::{Batch, BatchSender, Running, otlp};
+use reconfigure::{Change as SettingsChange, Wanted};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use span_model::ProcessKey;
@@ -82,6 +87,10 @@ impl Settings for EbpfSettings {
         if self.max_buffered_mib == 0 {
             check.error("max_buffered_mib", "must be above 0");
         }
+        if let Err(error) = Selector::new(self.select.clone(), own_pid()) {
+            let error = pipeline::error_chain(&error);
+            check.error("select", format!("cannot be used: {error}"));
+        }
     }
 }
 
@@ -106,6 +115,7 @@ impl ReceiverSettings for EbpfSettings {
         Ok(Box::new(EbpfReceiver {
             settings: self.clone(),
             metrics: context.metrics,
+            wanted: Wanted::default(),
         }))
     }
 }
@@ -113,6 +123,7 @@ impl ReceiverSettings for EbpfSettings {
 struct EbpfReceiver {
     settings: EbpfSettings,
     metrics: Metrics,
+    wanted: Wanted,
 }
 
 impl Receiver for EbpfReceiver {
@@ -125,7 +136,7 @@ impl Receiver for EbpfReceiver {
         let (ended, running) = oneshot::channel();
         let thread = std::thread::Builder::new().name("deeptrace-ebpf".to_owned());
         thread.spawn(move || {
-            worker.run(&stop);
+            worker.run(&stop, &self.wanted);
             // The service may be gone already; then nobody waits.
             let _ = ended.send(());
         })?;
@@ -134,6 +145,11 @@ impl Receiver for EbpfReceiver {
                 .await
                 .map_err(|_| BoxError::from("the thread that reads the kernel has panicked"))
         }))
+    }
+
+    fn reconfigure(&self) -> Option<Box<dyn Reconfigure>> {
+        let change = SettingsChange::new(&self.settings, self.wanted.clone());
+        Some(Box::new(change))
     }
 }
 
@@ -204,8 +220,11 @@ impl Worker {
         Ok(worker)
     }
 
-    fn run(&mut self, stop: &CancellationToken) {
+    fn run(&mut self, stop: &CancellationToken, wanted: &Wanted) {
         while !stop.is_cancelled() {
+            if let Some(settings) = wanted.take() {
+                self.take_over(settings);
+            }
             let drained = self.drain();
             self.look_after(drained < DRAIN_BUDGET);
             if drained < DRAIN_BUDGET {
@@ -221,6 +240,19 @@ impl Worker {
         self.apply_modes();
         self.send();
         self.count();
+    }
+
+    /// Settings that need no restart of the capture.
+    fn take_over(&mut self, settings: EbpfSettings) {
+        self.tracker
+            .set_limits(settings.max_connections, settings.max_buffered_mib << 20);
+        let now = now_monotonic();
+        let changes = Selector::new(settings.select, own_pid())
+            .and_then(|selector| self.world.table.reselect(selector, now));
+        match changes {
+            Ok(changes) => self.apply(changes),
+            Err(error) => tracing::error!(%error, "cannot select processes anew"),
+        }
     }
 
     fn drain(&mut self) -> usize {
@@ -311,6 +343,8 @@ impl Worker {
 
     fn count(&mut self) {
         self.totals.kernel(&self.capture.counters());
+        self.totals
+            .ring(self.capture.take_peak_bytes(), self.capture.ring_bytes());
         self.totals.tracker(&self.tracker);
         self.totals
             .discovery(self.world.table.counts(), self.world.table.traced().count());

@@ -19,6 +19,8 @@ const READY_LIMIT: Duration = Duration::from_secs(30);
 /// How long it may take to end before a test gives up on it; how long it should take is for tests
 /// to say.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
+const RELOAD_LIMIT: Duration = Duration::from_secs(20);
+const CONFIGURATION: &str = "collector.yaml";
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Why a test that runs the collector cannot run here, if it cannot.
@@ -80,7 +82,7 @@ impl Collector {
     /// Starts it in the sandbox and waits until it is ready.
     pub fn start(sandbox: &Sandbox, options: &Options) -> Result<Self> {
         let file = sandbox.dir().join("spans.jsonl");
-        let config = sandbox.dir().join("collector.yaml");
+        let config = sandbox.dir().join(CONFIGURATION);
         fs::write(&config, configuration(options, &file.display().to_string()))?;
         let mut command = Command::new(program().canonicalize()?);
         command.arg("--config").arg(&config);
@@ -145,6 +147,33 @@ impl Collector {
             );
             sleep(10 * POLL_INTERVAL);
         }
+    }
+
+    /// The text of its configuration.
+    pub fn configuration(&self) -> Result<String> {
+        Ok(fs::read_to_string(self.file.with_file_name(CONFIGURATION))?)
+    }
+
+    /// Gives it another configuration, and waits until it has said this about it.
+    pub fn reload(&self, configuration: &str, answer: &str) -> Result<()> {
+        let answers = || {
+            let said = self.said().into_iter();
+            said.filter(|line| line.contains(answer)).count()
+        };
+        let before = answers();
+        fs::write(self.file.with_file_name(CONFIGURATION), configuration)?;
+        self.process.hang_up();
+        let deadline = Instant::now() + RELOAD_LIMIT;
+        while answers() == before {
+            let late = Instant::now() >= deadline;
+            ensure!(
+                !late,
+                "it does not say {answer:?}\n{}",
+                self.said().join("\n")
+            );
+            sleep(POLL_INTERVAL);
+        }
+        Ok(())
     }
 
     /// Ends it with SIGTERM, and reads what it leaves.

@@ -229,6 +229,11 @@ impl Process {
         self.signal(Signal::TERM);
     }
 
+    /// Asks the group to read its configuration anew.
+    pub fn hang_up(&self) {
+        self.signal(Signal::HUP);
+    }
+
     /// Ends the group at once and without asking.
     pub fn kill(&self) {
         self.signal(Signal::KILL);

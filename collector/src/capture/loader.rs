@@ -11,6 +11,8 @@ use std::time::Duration;
 
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("DEEPTRACE_BPF_OBJECT"));
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+/// What the kernel puts before each record (`BPF_RINGBUF_HDR_SZ`).
+const RECORD_HEADER_BYTES: u64 = 8;
 
 /// Program in the object, tracepoint it goes to.
 const PROGRAMS: [(&str, &str); 5] = [
@@ -91,6 +93,10 @@ pub enum CaptureError {
 /// The running capture. Dropping it detaches every program.
 pub struct Capture {
     records: RingBuf<MapData>,
+    /// Bytes read since the ring buffer was last found empty.
+    backlog_bytes: u64,
+    /// The most of them since somebody asked.
+    peak_bytes: u64,
     ring_bytes: u32,
     targets: HashMap<MapData, u32, Target>,
     connections: HashMap<MapData, ConnectionId, Mode>,
@@ -135,9 +141,12 @@ impl Capture {
         for (name, tracepoint) in PROGRAMS {
             attach(&mut programs, name, tracepoint)?;
         }
+        let records = take(&mut programs, "RECORDS", RingBuf::try_from)?;
         Ok(Self {
             ring_bytes,
-            records: take(&mut programs, "RECORDS", RingBuf::try_from)?,
+            backlog_bytes: 0,
+            peak_bytes: 0,
+            records,
             targets: take(&mut programs, "TARGETS", HashMap::try_from)?,
             connections: take(&mut programs, "CONNECTIONS", HashMap::try_from)?,
             counters: take(&mut programs, "COUNTERS", PerCpuArray::try_from)?,
@@ -153,8 +162,13 @@ impl Capture {
             let Some(record) = self.records.next() else {
                 break;
             };
+            self.backlog_bytes += RECORD_HEADER_BYTES + record.len() as u64;
             each(&record);
             drained += 1;
+        }
+        self.peak_bytes = self.peak_bytes.max(self.backlog_bytes);
+        if drained < budget {
+            self.backlog_bytes = 0;
         }
         drained
     }
@@ -162,6 +176,12 @@ impl Capture {
     /// Size of the ring buffer.
     pub fn ring_bytes(&self) -> usize {
         self.ring_bytes as usize
+    }
+
+    /// The most bytes that were read until it was empty, since this was last asked: how full it
+    /// has been, and somewhat more while records come as fast as they are read.
+    pub fn take_peak_bytes(&mut self) -> u64 {
+        std::mem::take(&mut self.peak_bytes)
     }
 
     /// Waits until the ring buffer is an eighth full, or the time is over.

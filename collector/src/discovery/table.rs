@@ -156,6 +156,61 @@ impl Table {
         Ok(round.changes)
     }
 
+    /// Selects with other rules. What stays selected stays as it is, for the kernel side
+    /// too; ports that are not in use any more are forgotten.
+    pub fn reselect(&mut self, selector: Selector, now: MonotonicNs) -> Result<Vec<Change>, Error> {
+        let rules = std::mem::replace(&mut self.selector, selector);
+        let before = std::mem::take(&mut self.known);
+        self.traced = 0;
+        let mut round = Round::new(now);
+        match self.scan(now) {
+            Ok(changes) => round.changes = changes,
+            Err(error) => {
+                self.traced = before
+                    .values()
+                    .filter(|known| known.traced.is_some())
+                    .count();
+                (self.selector, self.known) = (rules, before);
+                return Err(error);
+            }
+        }
+        let was_traced = |pid| before.get(pid).is_some_and(|known| known.traced.is_some());
+        for (pid, known) in &before {
+            // Traced for the sake of a parent that is gone, and cannot be asked any more.
+            if known.inherits && known.traced.is_some() && !was_traced(&known.parent) {
+                self.look(*pid, None, true, &mut round);
+            }
+        }
+        self.spread(&mut round);
+        let mut changes = Vec::new();
+        let mut same = HashSet::new();
+        for (pid, known) in before {
+            let Some(old) = known.traced else { continue };
+            let new = self
+                .known
+                .get_mut(&pid)
+                .and_then(|known| known.traced.as_mut());
+            match new {
+                Some(new) if new.start == old.start && new.executable == old.executable => {
+                    // Spans keep their resource, though its parent may be another by now.
+                    let decision = new.decision.clone();
+                    *new = Arc::new(Traced {
+                        decision,
+                        ..(*old).clone()
+                    });
+                    same.insert(pid);
+                }
+                _ => {
+                    changes.push(Change::Untrace { pid });
+                    self.depart(old, now);
+                }
+            }
+        }
+        let is_new = |change: &Change| !change.traced_pid().is_some_and(|pid| same.contains(&pid));
+        changes.extend(round.changes.into_iter().filter(is_new));
+        Ok(changes)
+    }
+
     /// A process has executed another program.
     pub fn on_exec(&mut self, pid: Pid, now: MonotonicNs) -> Vec<Change> {
         let mut round = Round::new(now);
@@ -468,7 +523,12 @@ impl Table {
         };
         self.traced = self.traced.saturating_sub(1);
         round.changes.push(Change::Untrace { pid });
-        self.departed.add(traced, round.now);
+        self.depart(traced, round.now);
+    }
+
+    /// Spans of it may come still.
+    fn depart(&mut self, traced: Arc<Traced>, now: MonotonicNs) {
+        self.departed.add(traced, now);
         if self.departed.len() > self.limits.departed {
             self.counts.departed_evicted += 1;
             self.departed.drop_oldest();

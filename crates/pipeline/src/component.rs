@@ -17,7 +17,8 @@ use async_trait::async_trait;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 use std::any::Any;
-use std::fmt::Debug;
+use std::error::Error;
+use std::fmt::{Debug, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -25,6 +26,17 @@ use tokio_util::sync::CancellationToken;
 
 /// Any error, where only its text matters.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// An error with its causes in one line.
+pub fn error_chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let _ = write!(text, ": {source}");
+        next = source.source();
+    }
+    text
+}
 
 /// Brings batches in.
 pub trait Receiver: Send {
@@ -37,6 +49,19 @@ pub trait Receiver: Send {
         output: BatchSender,
         stop: CancellationToken,
     ) -> Result<Running, BoxError>;
+
+    /// A way to other settings while it runs, asked for before the start. None: whenever
+    /// its settings change, a reload stops it and starts another.
+    fn reconfigure(&self) -> Option<Box<dyn Reconfigure>> {
+        None
+    }
+}
+
+/// Brings other settings to a receiver that runs.
+pub trait Reconfigure: Send + Sync {
+    /// Takes settings of the same type over, if it can without a restart; false: it
+    /// cannot, and goes on as it was.
+    fn reconfigure(&mut self, settings: &dyn ReceiverSettings) -> bool;
 }
 
 /// Changes, holds back or drops batches between receivers and exporters.
@@ -81,6 +106,16 @@ pub trait Exporter: Send + Sync {
 
     /// Sends what it still has, is back before the deadline, and counts what it had to give up.
     async fn shutdown(&self, deadline: Instant);
+
+    /// A file or store that only one exporter may have open at a time: at a reload, who
+    /// has it is stopped before the next who names it is started.
+    fn holds(&self) -> Option<String> {
+        None
+    }
+
+    /// Called before the start if another exporter of this process has just given up what
+    /// this one holds: what stands there already is to be kept.
+    fn take_over(&mut self) {}
 }
 
 /// What a component gets to know of the place it is built for.

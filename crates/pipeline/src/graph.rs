@@ -1,26 +1,99 @@
 //! How batches flow: one task a pipeline, which runs its processors and hands
 //! what comes out to its exporters.
+//!
+//! A reload changes its processors and exporters between two batches:
+//! ```text
+//!           Pause: flush what goes            Resume: with what is new
+//! running ---------------------------> paused -------------------------> running
+//! ```
+//! It begins paused.
 
 use crate::batch::Batch;
 use crate::clock::{self, Monotonic};
 use crate::component::{Exporter, Processor};
+use crate::config::ComponentId;
 use crate::receipt::{NotTaken, Receipt};
-use crate::telemetry::{Loss, Losses, Metrics};
+use crate::telemetry::{Counter, Histogram, Level, Loss, Losses, Metrics, SECOND_BOUNDS};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Batches that wait in front of a pipeline; then its receivers wait or are refused.
 pub const PIPELINE_QUEUE_BATCHES: usize = 64;
 
+/// What a driver is told while it works.
+pub enum Control {
+    /// Finish with what is in hand, and take nothing more. Processors that are not kept
+    /// let go of what they hold, to the exporters there are.
+    Pause {
+        /// Processors that stay, with all that they hold.
+        keep: Vec<ComponentId>,
+        /// Told when that is done and the exporters are let go of.
+        paused: oneshot::Sender<()>,
+    },
+    /// Go on.
+    Resume(Line),
+}
+
+/// What batches pass through from now on.
+pub struct Line {
+    /// In order; None: the one of this id that was kept.
+    pub processors: Vec<(ComponentId, Option<Box<dyn Processor>>)>,
+    /// Each gets every batch.
+    pub exporters: Vec<(ComponentId, Arc<dyn Exporter>)>,
+}
+
 /// A processor and its time.
 struct Stage {
+    id: ComponentId,
     processor: Box<dyn Processor>,
     interval: Option<Duration>,
     next_tick: Option<Instant>,
+    incoming: Counter,
+    outgoing: Counter,
+    duration: Histogram,
+}
+
+impl Stage {
+    fn new(id: ComponentId, processor: Box<dyn Processor>, metrics: &Metrics) -> Self {
+        let interval = processor.tick_interval();
+        let next_tick = interval.map(|interval| clock::instant() + interval);
+        let labels = [("processor", id.as_str()), ("otel_signal", "traces")];
+        let items = metrics.at(Level::Normal);
+        let counter = |name, help| items.counter(name, help, &labels);
+        Self {
+            incoming: counter("otelcol_processor_incoming_items", "Spans that came to it."),
+            outgoing: counter("otelcol_processor_outgoing_items", "Spans that it let go."),
+            duration: metrics.at(Level::Detailed).histogram(
+                "otelcol_processor_internal_duration",
+                "Seconds of work at a time.",
+                &labels,
+                SECOND_BOUNDS,
+            ),
+            id,
+            processor,
+            interval,
+            next_tick,
+        }
+    }
+
+    /// Lets it work, and counts what it lets go.
+    fn work(
+        &mut self,
+        now: Monotonic,
+        out: &mut Vec<Batch>,
+        task: impl FnOnce(&mut dyn Processor, &mut Vec<Batch>),
+    ) {
+        let before = out.len();
+        task(self.processor.as_mut(), out);
+        let new = out.iter().skip(before).map(Batch::span_count).sum();
+        self.outgoing.add_len(new);
+        self.duration
+            .record(Monotonic::now().since(now).as_secs_f64());
+    }
 }
 
 /// An exporter, and the spans that it did not take.
@@ -39,43 +112,33 @@ struct InHand {
 /// One pipeline at work.
 pub struct Driver {
     input: mpsc::Receiver<Batch>,
+    control: mpsc::Receiver<Control>,
     stages: Vec<Stage>,
     outlets: Vec<Outlet>,
     /// Through the processors and not yet with the exporters.
     ready: VecDeque<Batch>,
     in_hand: InHand,
     losses: Losses,
+    metrics: Metrics,
 }
 
 impl Driver {
-    /// For the pipeline of this id.
+    /// For the pipeline of this id; works once it is told to [`Control::Resume`].
     pub fn new(
-        id: &str,
+        id: &ComponentId,
         input: mpsc::Receiver<Batch>,
-        processors: Vec<Box<dyn Processor>>,
-        exporters: Vec<(String, Arc<dyn Exporter>)>,
+        control: mpsc::Receiver<Control>,
         metrics: &Metrics,
     ) -> Self {
-        let stage = |processor: Box<dyn Processor>| {
-            let interval = processor.tick_interval();
-            let next_tick = interval.map(|interval| clock::instant() + interval);
-            Stage {
-                processor,
-                interval,
-                next_tick,
-            }
-        };
-        let outlet = |(id, exporter)| Outlet {
-            exporter,
-            losses: Losses::new(metrics, &format!("exporters/{id}")),
-        };
         Self {
             input,
-            stages: processors.into_iter().map(stage).collect(),
-            outlets: exporters.into_iter().map(outlet).collect(),
+            control,
+            stages: Vec::new(),
+            outlets: Vec::new(),
             ready: VecDeque::new(),
             in_hand: InHand::default(),
             losses: Losses::new(metrics, &format!("pipelines/{id}")),
+            metrics: metrics.clone(),
         }
     }
 
@@ -93,6 +156,7 @@ impl Driver {
     }
 
     async fn work(&mut self) {
+        self.obey(None).await;
         loop {
             let next_tick = self.stages.iter().filter_map(|stage| stage.next_tick).min();
             let tick = async {
@@ -102,6 +166,10 @@ impl Driver {
                 }
             };
             let ready = tokio::select! {
+                Some(control) = self.control.recv() => {
+                    self.obey(Some(control)).await;
+                    continue;
+                }
                 batch = self.input.recv() => match batch {
                     Some(batch) => self.advance(0, vec![batch]),
                     None => break,
@@ -111,21 +179,65 @@ impl Driver {
             self.ready.extend(ready);
             self.deliver().await;
         }
-        let ready = self.flush();
+        let ready = self.flush(|_| true);
         self.ready.extend(ready);
         self.deliver().await;
     }
 
+    /// Does what it is told, first `control`, and is back when that is to go on.
+    async fn obey(&mut self, mut control: Option<Control>) {
+        loop {
+            let next = match control.take() {
+                Some(control) => Some(control),
+                None => self.control.recv().await,
+            };
+            match next {
+                Some(Control::Pause { keep, paused }) => {
+                    let ready = self.flush(|id| !keep.contains(id));
+                    self.ready.extend(ready);
+                    self.deliver().await;
+                    self.stages.retain(|stage| keep.contains(&stage.id));
+                    self.outlets.clear();
+                    // Nobody waits any more if this fails.
+                    let _ = paused.send(());
+                }
+                Some(Control::Resume(line)) => return self.resume(line),
+                // The service is gone; it cancels this task if it still can.
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    fn resume(&mut self, line: Line) {
+        let mut kept = std::mem::take(&mut self.stages);
+        for (id, processor) in line.processors {
+            let stage = match processor {
+                Some(processor) => Some(Stage::new(id, processor, &self.metrics)),
+                None => kept.extract_if(.., |stage| stage.id == id).next(),
+            };
+            self.stages.extend(stage);
+        }
+        let metrics = &self.metrics;
+        let outlet = |(id, exporter)| Outlet {
+            exporter,
+            losses: Losses::new(metrics, &format!("exporters/{id}")),
+        };
+        self.outlets = line.exporters.into_iter().map(outlet).collect();
+    }
+
     /// Sends batches through the processors from this stage on.
     fn advance(&mut self, from: usize, batches: Vec<Batch>) -> Vec<Batch> {
-        let now = Monotonic::now();
         self.stages
             .iter_mut()
             .skip(from)
             .fold(batches, |batches, stage| {
                 let mut out = Vec::new();
                 for batch in batches {
-                    stage.processor.process(batch, now, &mut out);
+                    let now = Monotonic::now();
+                    stage.incoming.add_len(batch.span_count());
+                    stage.work(now, &mut out, |processor, out| {
+                        processor.process(batch, now, out);
+                    });
                 }
                 out
             })
@@ -139,7 +251,7 @@ impl Driver {
             if let Some(stage) = self.stages.get_mut(index)
                 && stage.next_tick.is_some_and(|at| at <= instant)
             {
-                stage.processor.tick(now, &mut out);
+                stage.work(now, &mut out, |processor, out| processor.tick(now, out));
                 // Counted from now: ticks that were missed are not made up for.
                 stage.next_tick = stage.interval.map(|interval| instant + interval);
             }
@@ -148,13 +260,16 @@ impl Driver {
         ready
     }
 
-    fn flush(&mut self) -> Vec<Batch> {
+    /// Lets these processors go of what they hold, in the order of the data.
+    fn flush(&mut self, which: impl Fn(&ComponentId) -> bool) -> Vec<Batch> {
         let now = Monotonic::now();
         let mut ready = Vec::new();
         for index in 0..self.stages.len() {
             let mut out = Vec::new();
-            if let Some(stage) = self.stages.get_mut(index) {
-                stage.processor.flush(now, &mut out);
+            if let Some(stage) = self.stages.get_mut(index)
+                && which(&stage.id)
+            {
+                stage.work(now, &mut out, |processor, out| processor.flush(now, out));
             }
             ready.extend(self.advance(index + 1, out));
         }
@@ -206,7 +321,7 @@ impl Driver {
         while let Ok(batch) = self.input.try_recv() {
             left.push(batch);
         }
-        left.extend(self.flush());
+        left.extend(self.flush(|_| true));
         left.extend(self.ready.drain(..));
         let in_hand = std::mem::take(&mut self.in_hand);
         let mut spans = match in_hand.receipt {

@@ -28,7 +28,7 @@ mod wire;
 pub use batch::Batch;
 pub use component::{
     BoxError, Check, Context, Exporter, ExporterSettings, ExtensionSettings, Factories, Factory,
-    Processor, ProcessorSettings, Receiver, ReceiverSettings, Settings,
+    Processor, ProcessorSettings, Receiver, ReceiverSettings, Reconfigure, Settings, error_chain,
 };
 pub use config::{Config, ConfigError, Sources};
 pub use extensions::{Extension, Extensions};

@@ -6,7 +6,7 @@ use crate::gate::Gate;
 use crate::receipt::Receipt;
 use crate::telemetry::{Counter, Metrics};
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
@@ -54,11 +54,38 @@ pub struct Input {
     pub gates: Vec<Gate>,
 }
 
+type Inputs = Arc<[Input]>;
+
+/// Where a receiver's batches go. A batch goes wholly where it began to go: a reload
+/// changes the way of the batches behind it.
+#[derive(Debug)]
+struct Targets(RwLock<Inputs>);
+
+impl Targets {
+    fn now(&self) -> Inputs {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Changes where a receiver's batches go. It does not keep the pipelines open: they end
+/// when the receiver has dropped its sender.
+#[derive(Debug)]
+pub(crate) struct Route(Weak<Targets>);
+
+impl Route {
+    /// Every batch from now on goes into these pipelines.
+    pub(crate) fn set(&self, targets: Vec<Input>) {
+        if let Some(shared) = self.0.upgrade() {
+            *shared.0.write().unwrap_or_else(PoisonError::into_inner) = targets.into();
+        }
+    }
+}
+
 /// The way into every pipeline that names a receiver. Bounded: a full pipeline or a closed gate
 /// makes `send` and `blocking_send` wait, `deliver` refuse after a while, and `try_send` at once.
 #[derive(Clone, Debug)]
 pub struct BatchSender {
-    targets: Vec<Input>,
+    targets: Arc<Targets>,
     receiver: Arc<str>,
     metrics: Metrics,
     /// Made at the first use: a receiver with transports counts by transport only.
@@ -69,15 +96,18 @@ pub struct BatchSender {
 struct Counts {
     accepted: Counter,
     refused: Counter,
+    failed: Counter,
 }
 
 impl Counts {
     fn new(metrics: &Metrics, labels: &[(&str, &str)]) -> Self {
         let accepted = "Spans handed to the pipelines.";
         let refused = "Spans that the pipelines did not take.";
+        let failed = "Spans that nobody will ever take.";
         Self {
             accepted: metrics.counter("otelcol_receiver_accepted_spans", accepted, labels),
             refused: metrics.counter("otelcol_receiver_refused_spans", refused, labels),
+            failed: metrics.counter("otelcol_receiver_failed_spans", failed, labels),
         }
     }
 }
@@ -86,7 +116,7 @@ impl BatchSender {
     /// For the receiver of this id, into these pipelines.
     pub fn new(targets: Vec<Input>, receiver: &str, metrics: &Metrics) -> Self {
         Self {
-            targets,
+            targets: Arc::new(Targets(RwLock::new(targets.into()))),
             receiver: receiver.into(),
             metrics: metrics.clone(),
             counts: Arc::default(),
@@ -104,13 +134,19 @@ impl BatchSender {
         }
     }
 
+    /// What changes its targets.
+    pub(crate) fn route(&self) -> Route {
+        Route(Arc::downgrade(&self.targets))
+    }
+
     /// Waits for room.
     pub async fn send(&self, batch: Batch) -> Result<(), Closed> {
         let spans = batch.span_count();
-        let Some((last, others)) = self.targets.split_last() else {
+        let targets = self.targets.now();
+        let Some((last, others)) = targets.split_last() else {
             return Err(Closed);
         };
-        for gate in self.gates() {
+        for gate in gates(&targets) {
             gate.pass().await;
         }
         for target in others {
@@ -126,10 +162,11 @@ impl BatchSender {
     /// Waits for room, on a thread that is not the runtime's.
     pub fn blocking_send(&self, batch: Batch) -> Result<(), Closed> {
         let spans = batch.span_count();
-        let Some((last, others)) = self.targets.split_last() else {
+        let targets = self.targets.now();
+        let Some((last, others)) = targets.split_last() else {
             return Err(Closed);
         };
-        for gate in self.gates() {
+        for gate in gates(&targets) {
             gate.blocking_pass();
         }
         for target in others {
@@ -146,12 +183,13 @@ impl BatchSender {
     /// as refused otherwise.
     pub fn try_send(&self, batch: Batch) -> Result<(), Refused> {
         let spans = batch.span_count();
-        if self.gates().any(|gate| gate.refuses(spans)) {
+        let targets = self.targets.now();
+        if gates(&targets).any(|gate| gate.refuses(spans)) {
             self.counts().refused.add_len(spans);
             return Err(Refused::Gated(batch));
         }
-        let mut permits = Vec::with_capacity(self.targets.len());
-        for target in &self.targets {
+        let mut permits = Vec::with_capacity(targets.len());
+        for target in targets.iter() {
             match target.queue.try_reserve() {
                 Ok(permit) => permits.push(permit),
                 Err(error) => {
@@ -173,11 +211,12 @@ impl BatchSender {
     pub async fn deliver(&self, mut batch: Batch) -> Result<(), Undelivered> {
         let spans = batch.span_count();
         let counts = self.counts();
-        if self.gates().any(|gate| gate.refuses(spans)) {
+        let targets = self.targets.now();
+        if gates(&targets).any(|gate| gate.refuses(spans)) {
             counts.refused.add_len(spans);
             return Err(undelivered("memory is short", true));
         }
-        let outcome = match tokio::time::timeout(ROOM_TIMEOUT, self.reserve()).await {
+        let outcome = match tokio::time::timeout(ROOM_TIMEOUT, reserve(&targets)).await {
             Err(_) => Err(undelivered("the pipelines have no room", true)),
             Ok(Err(Closed)) => Err(undelivered("the pipelines have ended", true)),
             Ok(Ok(permits)) => {
@@ -192,23 +231,10 @@ impl BatchSender {
         };
         match &outcome {
             Ok(()) => counts.accepted.add_len(spans),
-            Err(_) => counts.refused.add_len(spans),
+            Err(why) if why.retryable => counts.refused.add_len(spans),
+            Err(_) => counts.failed.add_len(spans),
         }
         outcome
-    }
-
-    /// A place in every pipeline. All receivers reserve in the same order, so that none waits
-    /// for another that waits for it.
-    async fn reserve(&self) -> Result<Vec<mpsc::Permit<'_, Batch>>, Closed> {
-        let mut permits = Vec::with_capacity(self.targets.len());
-        for target in &self.targets {
-            permits.push(target.queue.reserve().await.map_err(|_| Closed)?);
-        }
-        Ok(permits)
-    }
-
-    fn gates(&self) -> impl Iterator<Item = &Gate> {
-        self.targets.iter().flat_map(|target| &target.gates)
     }
 
     fn refuse(&self, spans: usize) -> Closed {
@@ -220,6 +246,20 @@ impl BatchSender {
         self.counts
             .get_or_init(|| Counts::new(&self.metrics, &[("receiver", &*self.receiver)]))
     }
+}
+
+/// A place in every pipeline. All receivers reserve in the same order, so that none waits
+/// for another that waits for it.
+async fn reserve(targets: &[Input]) -> Result<Vec<mpsc::Permit<'_, Batch>>, Closed> {
+    let mut permits = Vec::with_capacity(targets.len());
+    for target in targets {
+        permits.push(target.queue.reserve().await.map_err(|_| Closed)?);
+    }
+    Ok(permits)
+}
+
+fn gates(targets: &[Input]) -> impl Iterator<Item = &Gate> {
+    targets.iter().flat_map(|target| &target.gates)
 }
 
 /// Counts the spans of a delivery whose client went away: the pipelines have them.

@@ -314,3 +314,49 @@ fn a_real_program_is_found_by_a_scan_and_lost_when_it_ends() {
     drop(running);
     assert_eq!(scan(&mut table, 2), format!("-{pid}"));
 }
+
+#[test]
+fn other_rules_leave_what_stays_selected_as_it_is() {
+    let proc = FakeProc::new();
+    proc.start(1, 0, 1, "/sbin/init");
+    proc.start(5, 1, 10, "/srv/cart");
+    proc.start(6, 5, 11, "/bin/worker");
+    proc.start(7, 1, 12, "/srv/shop");
+    proc.start(8, 7, 13, "/bin/sh");
+    let mut table = proc.table(CART);
+    assert_eq!(scan(&mut table, 1), "+5 cart, +6 worker");
+    let cases = [
+        (CART, ""),
+        (
+            r#"[{"action":"include","executable":["cart", "shop"]}]"#,
+            "+7 shop, +8 sh",
+        ),
+        (r#"[{"action":"include","executable":"shop"}]"#, "-5, -6"),
+        (r#"[{"action":"exclude"}]"#, "-7, -8"),
+        (CART, "+5 cart, +6 worker"),
+    ];
+    for (rules, expected) in cases {
+        let selector = Selector::new(serde_json::from_str(rules).unwrap(), Pid(99)).unwrap();
+        let changes = table.reselect(selector, at(2)).unwrap();
+        assert_eq!(said(&changes), expected, "{rules}");
+    }
+    assert_eq!(table.traced().count(), 2);
+    let late = table.at(Pid(7), at(1)).unwrap();
+    assert_eq!(late.service.name, "shop", "its spans may still come");
+}
+
+#[test]
+fn a_child_whose_parent_is_gone_stays_traced_under_other_rules() {
+    let proc = FakeProc::new();
+    proc.start(5, 1, 10, "/srv/cart");
+    proc.start(6, 5, 11, "/bin/worker");
+    let mut table = proc.table(CART);
+    assert_eq!(scan(&mut table, 1), "+5 cart, +6 worker");
+    proc.end(5);
+    proc.start(6, 1, 11, "/bin/worker");
+    assert_eq!(scan(&mut table, 2), "-5");
+    let rules = r#"[{"action":"include","executable":["cart", "shop"]}]"#;
+    let selector = Selector::new(serde_json::from_str(rules).unwrap(), Pid(99)).unwrap();
+    assert_eq!(said(&table.reselect(selector, at(3)).unwrap()), "");
+    assert_eq!(table.traced().count(), 1);
+}

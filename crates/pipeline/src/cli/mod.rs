@@ -100,7 +100,7 @@ impl Program {
     /// Does what the command line says, or serves the configuration.
     pub fn run(&self, sources: &Sources, command: Option<&Command>) -> Result<(), CliError> {
         match command {
-            None => serve::serve(&self.load(sources)?),
+            None => serve::serve(self, sources),
             Some(Command::Validate(more)) => self.validate(&sources.and(more)),
             Some(Command::Components) => tell(&components::list(self)),
             Some(Command::PrintConfig {

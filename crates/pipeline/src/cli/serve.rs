@@ -1,43 +1,47 @@
 //! Running a configuration until a signal, and what is said at the end.
 
-use super::{CliError, complain};
-use crate::config::Config;
-use crate::service::{Service, Summary};
-use crate::telemetry::{Metrics, Sample, init_logs};
+use super::{CliError, Program, complain};
+use crate::config::{Config, Sources};
+use crate::service::{Reloads, Service, Summary};
+use crate::telemetry::{Identity, Metrics, Sample, init_logs};
 use std::io;
 use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Runs until SIGTERM, SIGINT or SIGHUP, then drains.
-pub fn serve(config: &Config) -> Result<(), CliError> {
+/// Runs until SIGTERM or SIGINT, then drains. SIGHUP: reads the configuration anew.
+pub fn serve(program: &Program, sources: &Sources) -> Result<(), CliError> {
+    let config = program.load(sources)?;
     init_logs(&config.telemetry.logs)?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
     let runtime = runtime::Builder::new_multi_thread().enable_all().build();
-    let summary = runtime.map_err(CliError::Runtime)?.block_on(run(config))?;
+    let summary = runtime
+        .map_err(CliError::Runtime)?
+        .block_on(run(program, sources, &config))?;
     print_summary(&summary.samples);
     summary
         .failure
         .map_or(Ok(()), |failure| Err(failure.into()))
 }
 
-async fn run(config: &Config) -> Result<Summary, CliError> {
-    let service = Service::build(config, Metrics::default())?;
+async fn run(program: &Program, sources: &Sources, config: &Config) -> Result<Summary, CliError> {
+    let identity = Identity::new(program.name, program.version);
+    let service = Service::build(config, Metrics::default())?.named(identity);
+    let (sources, factories) = (sources.clone(), program.factories);
+    let reloads = Reloads::at_hangup(move || Config::load(&sources, factories));
+    let reloads = reloads.map_err(CliError::Runtime)?;
     let until = told_to_stop().map_err(CliError::Runtime)?;
-    Ok(service.run(until).await?)
+    Ok(service.run_with(until, reloads).await?)
 }
 
 fn told_to_stop() -> io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    // The terminal went away: a stop like any other.
-    let mut hangup = signal(SignalKind::hangup())?;
     Ok(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
-            _ = hangup.recv() => {}
         }
     })
 }

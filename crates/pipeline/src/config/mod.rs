@@ -6,6 +6,7 @@
 mod decode;
 pub mod duration;
 mod expand;
+mod fingerprint;
 mod merge;
 pub mod node;
 mod print;
@@ -18,6 +19,7 @@ mod wording;
 
 pub use decode::decode;
 pub use expand::Lookup;
+pub use fingerprint::{Fingerprint, Fingerprints};
 pub use print::{Tree, json};
 pub use report::{ConfigError, Finding, Place};
 pub use schema::schema;
@@ -96,11 +98,43 @@ impl fmt::Display for ComponentId {
     }
 }
 
+/// What a component does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Brings batches in.
+    Receiver,
+    /// Works on them.
+    Processor,
+    /// Takes them out.
+    Exporter,
+    /// Stands beside them.
+    Extension,
+}
+
+impl Role {
+    const ALL: [Self; 4] = [
+        Self::Receiver,
+        Self::Processor,
+        Self::Exporter,
+        Self::Extension,
+    ];
+
+    /// The section of the file where such components stand.
+    pub fn section(self) -> &'static str {
+        match self {
+            Self::Receiver => "receivers",
+            Self::Processor => "processors",
+            Self::Exporter => "exporters",
+            Self::Extension => "extensions",
+        }
+    }
+}
+
 /// Settings of the components of one kind, by id.
 pub type Section<S> = BTreeMap<ComponentId, Arc<S>>;
 
 /// A configuration that is known to be sound.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Config {
     /// Receivers, referenced or not.
     pub receivers: Section<dyn ReceiverSettings>,
@@ -112,6 +146,8 @@ pub struct Config {
     pub extensions: Section<dyn ExtensionSettings>,
     /// Those that are switched on, in the order in which they start.
     pub started_extensions: Vec<ComponentId>,
+    /// What tells whether a component's settings have changed.
+    pub fingerprints: Fingerprints,
     /// How they are wired.
     pub pipelines: Vec<Pipeline>,
     /// What the process tells of itself.
@@ -197,6 +233,10 @@ fn build(root: &Node, factories: &Factories, report: &mut Report) -> Option<Conf
     let extensions = section(root, "extensions", factories.extensions, report);
     let service = service::read(root, report)?;
     check_extensions(root, &exporters, &service.extensions, report);
+    let mut fingerprints = Fingerprints::of(root);
+    for (id, settings) in &exporters {
+        fingerprints.add_extension(id, settings.as_ref());
+    }
     service::check_order(root, &service.pipelines, &processors, report);
     Some(Config {
         receivers,
@@ -204,6 +244,7 @@ fn build(root: &Node, factories: &Factories, report: &mut Report) -> Option<Conf
         exporters,
         extensions,
         started_extensions: service.extensions,
+        fingerprints,
         pipelines: service.pipelines,
         telemetry: service.telemetry,
         shutdown_timeout: service.shutdown_timeout,

@@ -58,7 +58,7 @@ pub struct ConfigError {
 
 impl ConfigError {
     /// When there is nothing to read.
-    pub(super) fn nothing() -> Self {
+    pub(crate) fn nothing() -> Self {
         let finding = Finding {
             place: Place::whole("configuration"),
             path: String::new(),

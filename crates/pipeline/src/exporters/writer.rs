@@ -81,6 +81,18 @@ impl Writer {
         }
     }
 
+    /// The file, unless it is a stream that many may write to.
+    pub fn holds(&self) -> Option<String> {
+        (!is_stream(&self.path)).then(|| format!("file {}", self.path))
+    }
+
+    /// Another writer of this process has written to the file before: that is kept.
+    pub fn take_over(&mut self) {
+        if matches!(self.mode, Open::Truncate) {
+            self.mode = Open::Append;
+        }
+    }
+
     /// Opens the file and starts the thread.
     pub fn start(&self) -> Result<(), BoxError> {
         let sink = open(&self.path, &self.mode)
@@ -192,6 +204,10 @@ impl Work {
             }
         }
     }
+}
+
+fn is_stream(path: &str) -> bool {
+    ["stdout", "/dev/stdout", "stderr", "/dev/stderr"].contains(&path)
 }
 
 fn open(path: &str, mode: &Open) -> io::Result<Sink> {

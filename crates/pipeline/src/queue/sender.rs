@@ -16,7 +16,9 @@ use crate::component::{BoxError, Context};
 use crate::config::ComponentId;
 use crate::extensions::Storage;
 use crate::receipt::NotTaken;
-use crate::telemetry::{Counter, Loss, Losses};
+use crate::telemetry::{
+    BYTE_BOUNDS, Counter, Gauge, Histogram, Level, Loss, Losses, Metrics, SPAN_BOUNDS,
+};
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,6 +27,11 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+/// Name and meaning of the counter that tells by kind of error what was given up.
+const SEND_FAILED: (&str, &str) = (
+    "otelcol_exporter_send_failed_spans",
+    "Spans given up after sending.",
+);
 /// Between two log lines about a full queue.
 const FULL_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -90,9 +97,48 @@ struct Shared {
     timeout: Duration,
     retry: RetrySettings,
     stop: watch::Receiver<Option<Instant>>,
+    metrics: Metrics,
     sent: Counter,
-    send_failed: Counter,
+    in_flight: Gauge,
+    sizes: Sizes,
     losses: Losses,
+}
+
+/// Histograms of what goes into the queue and what comes out of it.
+struct Sizes {
+    enqueued_spans: Histogram,
+    enqueued_bytes: Histogram,
+    sent_spans: Histogram,
+    sent_bytes: Histogram,
+}
+
+impl Sizes {
+    fn new(metrics: &Metrics, labels: &[(&str, &str)]) -> Self {
+        let detailed = metrics.at(Level::Detailed);
+        let histogram = |name, help, bounds| detailed.histogram(name, help, labels, bounds);
+        Self {
+            enqueued_spans: histogram(
+                "otelcol_exporter_enqueue_size",
+                "Spans of a request that goes into the queue.",
+                SPAN_BOUNDS,
+            ),
+            enqueued_bytes: histogram(
+                "otelcol_exporter_enqueue_size_bytes",
+                "Bytes of a request that goes into the queue.",
+                BYTE_BOUNDS,
+            ),
+            sent_spans: histogram(
+                "otelcol_exporter_queue_batch_send_size",
+                "Spans of a request that is sent.",
+                SPAN_BOUNDS,
+            ),
+            sent_bytes: histogram(
+                "otelcol_exporter_queue_batch_send_size_bytes",
+                "Bytes of a request that is sent, before compression.",
+                BYTE_BOUNDS,
+            ),
+        }
+    }
 }
 
 impl Sender {
@@ -123,6 +169,8 @@ impl Sender {
             "Spans that the queue had no room for.",
             &labels,
         );
+        // Shown from the start; what is given up is counted by kind of error.
+        metrics.counter(SEND_FAILED.0, SEND_FAILED.1, &labels);
         let (stop, stopped) = watch::channel(None);
         let shared = Shared {
             client,
@@ -134,11 +182,13 @@ impl Sender {
                 "Spans taken by the destination.",
                 &labels,
             ),
-            send_failed: metrics.counter(
-                "otelcol_exporter_send_failed_spans",
-                "Spans given up after sending.",
+            in_flight: metrics.gauge(
+                "otelcol_exporter_in_flight_requests",
+                "Requests that are being sent.",
                 &labels,
             ),
+            sizes: Sizes::new(metrics, &labels),
+            metrics: metrics.clone(),
             losses: Losses::new(metrics, &format!("exporters/{id}")),
             id,
         };
@@ -202,6 +252,10 @@ impl Sender {
             self.enqueue_failed.add_len(spans);
             return Err(NotTaken(Loss::TooLarge));
         }
+        for load in &loads {
+            self.shared.sizes.enqueued_spans.record_len(load.spans);
+            self.shared.sizes.enqueued_bytes.record_len(load.body.len());
+        }
         if self.consumers == 0 {
             for load in loads {
                 self.shared.deliver(load, false).await?;
@@ -228,6 +282,13 @@ impl Sender {
             let refused = self.enqueue_failed.get();
             tracing::warn!(exporter, reason, refused, "sending queue takes no spans");
         }
+    }
+
+    /// The file of the storage, which only one may have open.
+    pub fn holds(&self) -> Option<String> {
+        self.storage
+            .as_ref()
+            .map(|_| format!("storage of {}", self.id))
     }
 
     /// Sends what is queued until the deadline; the rest stays in the storage or is counted as
@@ -262,6 +323,22 @@ fn storage(context: &Context, queue: &QueueSettings) -> Result<Option<Storage>, 
     let storage = extension.storage();
     let missing = || format!("sending_queue::storage: {id} stores nothing, name a file_storage");
     Ok(Some(storage.ok_or_else(missing)?))
+}
+
+/// Counts one request as being sent, while it lives.
+struct InFlight<'a>(&'a Gauge);
+
+impl<'a> InFlight<'a> {
+    fn new(gauge: &'a Gauge) -> Self {
+        gauge.add(1);
+        Self(gauge)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.add(-1);
+    }
 }
 
 /// Counts the spans of a load as lost if its task ends before it is settled.
@@ -305,6 +382,8 @@ impl Shared {
     /// Sends until the backend has taken the load or it is given up; the caller counts the loss.
     /// `kept`: what is still there when the service stops is not given up.
     async fn deliver(&self, load: Load, kept: bool) -> Result<(), NotTaken> {
+        self.sizes.sent_spans.record_len(load.spans);
+        self.sizes.sent_bytes.record_len(load.body.len());
         let body = self.client.encode(load.body);
         match self.attempts(body).await {
             Ok(accepted) => {
@@ -342,7 +421,14 @@ impl Shared {
     }
 
     fn give_up(&self, loss: Loss, spans: usize, message: &str) {
-        self.send_failed.add_len(spans);
+        let permanent = !NotTaken(loss).is_retryable();
+        let labels = [
+            ("exporter", self.id.as_str()),
+            ("error_type", loss.as_str()),
+            ("error_permanent", if permanent { "true" } else { "false" }),
+        ];
+        let failed = self.metrics.counter(SEND_FAILED.0, SEND_FAILED.1, &labels);
+        failed.add_len(spans);
         let (exporter, reason) = (&self.id, loss.as_str());
         tracing::warn!(exporter, spans, reason, message, "spans are given up");
     }
@@ -352,7 +438,9 @@ impl Shared {
         let mut backoff = Backoff::new(&self.retry);
         let mut last_call = false;
         loop {
+            let in_flight = InFlight::new(&self.in_flight);
             let answer = tokio::time::timeout(self.timeout, self.client.send(body.clone())).await;
+            drop(in_flight);
             let refusal = match answer {
                 Ok(Ok(accepted)) => return Ok(accepted),
                 Ok(Err(refusal)) => refusal,

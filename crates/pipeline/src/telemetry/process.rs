@@ -18,6 +18,13 @@ pub(crate) fn register(metrics: &Metrics) {
         &[],
         uptime,
     );
+    #[expect(clippy::cast_precision_loss, reason = "Prometheus has only doubles")]
+    metrics.poll_counter(
+        "deeptrace_sampled_log_lines",
+        "Own log lines left out because equal ones had come.",
+        &[],
+        || super::left_out() as f64,
+    );
     let cpu = || cpu_seconds().unwrap_or(0.0);
     metrics.poll_counter(
         "otelcol_process_cpu_seconds",

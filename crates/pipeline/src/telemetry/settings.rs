@@ -1,8 +1,11 @@
 //! `service::telemetry` as the Collector has it.
 
+use super::identity::ResourceSettings;
 use crate::component::Check;
+use crate::config::duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use std::time::Duration;
 
 /// `service::telemetry`
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
@@ -12,6 +15,8 @@ pub struct TelemetrySettings {
     pub logs: LogSettings,
     /// Own metrics.
     pub metrics: MetricSettings,
+    /// Attributes of own metrics and spans; null takes a default one away.
+    pub resource: ResourceSettings,
 }
 
 /// `service::telemetry::logs`
@@ -22,6 +27,35 @@ pub struct LogSettings {
     pub level: String,
     /// Lines for people or for machines.
     pub encoding: Encoding,
+    /// Lines that come again and again.
+    pub sampling: SamplingSettings,
+}
+
+/// `service::telemetry::logs::sampling`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct SamplingSettings {
+    /// Left out are equal lines beyond `initial` in a `tick`, but for one in `thereafter`.
+    pub enabled: bool,
+    /// After this time counting begins anew.
+    #[serde(with = "duration")]
+    #[schemars(with = "duration::Text")]
+    pub tick: Duration,
+    /// Equal lines that are all written.
+    pub initial: u64,
+    /// Of those beyond, one in so many is written; 0: none.
+    pub thereafter: u64,
+}
+
+impl Default for SamplingSettings {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            tick: Duration::from_secs(10),
+            initial: 10,
+            thereafter: 100,
+        }
+    }
 }
 
 impl Default for LogSettings {
@@ -29,6 +63,7 @@ impl Default for LogSettings {
         Self {
             level: "info".to_owned(),
             encoding: Encoding::Console,
+            sampling: SamplingSettings::default(),
         }
     }
 }
@@ -47,24 +82,24 @@ pub enum Encoding {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct MetricSettings {
-    /// `none` switches the endpoint off; the others mean the same today.
+    /// `none` switches the endpoint off; each of the others shows more than the one before.
     pub level: Level,
     /// Where metrics can be read; left out: `localhost:8888`.
     pub readers: Option<Vec<Reader>>,
 }
 
 /// `service::telemetry::metrics::level`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// No endpoint.
     None,
-    /// Accepted for the Collector's sake.
+    /// What comes in, goes out and is lost.
     Basic,
-    /// The default.
+    /// And what each processor takes and gives.
     #[default]
     Normal,
-    /// Accepted for the Collector's sake.
+    /// And histograms, and the kinds of errors.
     Detailed,
 }
 

@@ -13,6 +13,7 @@ mod otlp_receiver;
 mod otlp_refusals;
 mod otlp_transport;
 mod processors;
+mod reload;
 mod storage;
 mod support;
 mod tls;

@@ -89,6 +89,11 @@ impl Exporter for Debug {
         let _ = tokio::time::timeout_at(deadline, self.shared.print(printed)).await;
         self.shared.writer.shutdown(deadline).await;
     }
+
+    fn holds(&self) -> Option<String> {
+        // It appends: nothing is to be taken over.
+        self.shared.writer.holds()
+    }
 }
 
 impl Shared {

@@ -89,4 +89,12 @@ impl Exporter for File {
     async fn shutdown(&self, deadline: Instant) {
         self.writer.shutdown(deadline).await;
     }
+
+    fn holds(&self) -> Option<String> {
+        self.writer.holds()
+    }
+
+    fn take_over(&mut self) {
+        self.writer.take_over();
+    }
 }

@@ -116,6 +116,10 @@ impl Exporter for OtlpGrpc {
     async fn shutdown(&self, deadline: Instant) {
         self.sender.shutdown(deadline).await;
     }
+
+    fn holds(&self) -> Option<String> {
+        self.sender.holds()
+    }
 }
 
 struct GrpcClient {

@@ -118,6 +118,10 @@ impl Exporter for OtlpHttp {
     async fn shutdown(&self, deadline: Instant) {
         self.sender.shutdown(deadline).await;
     }
+
+    fn holds(&self) -> Option<String> {
+        self.sender.holds()
+    }
 }
 
 struct OtlpClient {

@@ -13,8 +13,8 @@ use pipeline::proto::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use pipeline::receiver::spawn_thread;
 use pipeline::telemetry::{Metrics, Sample};
 use pipeline::{
-    Batch, BatchSender, BoxError, Config, Context, Factory, Processor, ProcessorSettings, Receiver,
-    ReceiverSettings, Running, Service, Settings, Summary,
+    Batch, BatchSender, BoxError, Config, ConfigError, Context, Factory, Processor,
+    ProcessorSettings, Receiver, ReceiverSettings, Running, Service, Settings, Summary,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -212,7 +212,11 @@ pub fn free_port() -> u16 {
 }
 
 pub fn config(yaml: &str) -> Config {
-    Config::parse(&[("test.yaml", yaml)], &FACTORIES, &|_| None).unwrap()
+    config_with(yaml, &FACTORIES).unwrap()
+}
+
+pub fn config_with(yaml: &str, factories: &Factories) -> Result<Config, ConfigError> {
+    Config::parse(&[("test.yaml", yaml)], factories, &|_| None)
 }
 
 pub fn service(yaml: &str, metrics: &Metrics) -> Service {
