@@ -8,7 +8,6 @@
 mod scene;
 
 use std::thread::sleep;
-use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use scene::{Disk, Scene, load_time};

@@ -52,7 +52,6 @@ pub struct Scene {
 
 /// What became of the batches of a test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(dead_code, reason = "fields are for the message")]
 pub struct Report {
     /// Batches that a client was told are taken.
     pub acked: u64,
@@ -161,12 +160,6 @@ impl Scene {
         self.sandbox.spawn(&name, command, Output::Log)
     }
 
-    fn python(&self) -> Result<Command> {
-        let mut command = Command::new(target_dir().canonicalize()?.join("venv/bin/python"));
-        command.arg(home().join("durability.py"));
-        Ok(command)
-    }
-
     /// Starts the collector and waits until it takes spans.
     pub fn start_collector(&mut self) -> Result<()> {
         let program = collector::program().canonicalize()?;
@@ -193,7 +186,7 @@ impl Scene {
 
     /// Starts a backend that goes on with the notes of those before it.
     pub fn start_backend(&mut self) -> Result<()> {
-        let mut command = self.python()?;
+        let mut command = python()?;
         let port = self.backend_port.to_string();
         command.args(["backend", "--port", &port, "--out"]);
         command.arg(self.file("arrived"));
@@ -210,7 +203,7 @@ impl Scene {
 
     /// Starts a client whose batches have numbers of their own from `first_worker` on.
     pub fn start_load(&mut self, first_worker: u32, time: Duration) -> Result<Load> {
-        let mut command = self.python()?;
+        let mut command = python()?;
         let port = self.otlp_port.to_string();
         command.args(["load", "--port", &port, "--out"]);
         command.arg(self.file("told"));
@@ -291,6 +284,12 @@ impl Scene {
         ensure!(found, "there is no metric {name}");
         Ok(sum)
     }
+}
+
+fn python() -> Result<Command> {
+    let mut command = Command::new(target_dir().canonicalize()?.join("venv/bin/python"));
+    command.arg(home().join("durability.py"));
+    Ok(command)
 }
 
 fn kill(process: Option<Process>) -> Result<()> {
