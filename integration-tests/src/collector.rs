@@ -35,7 +35,8 @@ pub fn why_not() -> Option<String> {
     })
 }
 
-fn program() -> PathBuf {
+/// The binary under test.
+pub fn program() -> PathBuf {
     target_dir().join("release/deeptrace-collector")
 }
 

@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: measures what tracing costs, with the benchmark `syscall_cost` of integration-tests.
+//! `cargo xtask bench`: measures what tracing costs, with the benchmark `syscall_cost` of
+//! integration-tests, or with `live` how much of live traffic is linked rightly.
 
 use std::fs;
 use std::process::Command;
@@ -17,7 +18,7 @@ const WITH_TRACEFS: &str = "mount -t tracefs tracefs /sys/kernel/tracing && exec
 /// What to measure.
 #[derive(Args)]
 pub struct Options {
-    /// Handed on to the benchmark.
+    /// `live` for the benchmark of that name. The rest is handed on to the benchmark.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     rest: Vec<String>,
 }
@@ -29,17 +30,26 @@ pub fn run(options: &Options, interrupt: &Interrupt) -> Result<()> {
         cargo().args(["build", "--release", "-p", "collector"]),
         interrupt,
     )?;
-    let mut bench = in_sight_of_tracefs();
-    bench.args([
-        "bench",
-        "-q",
-        "-p",
-        "integration-tests",
-        "--bench",
-        "syscall_cost",
-        "--",
-    ]);
-    run::run(bench.args(&options.rest), interrupt)
+    match options.rest.split_first() {
+        Some((name, rest)) if name == "live" => {
+            // Cargo makes examples for tests, but not for benchmarks.
+            let mut example = cargo();
+            example.args(["build", "--release", "-p", "integration-tests"]);
+            run::run(example.args(["--example", "live_tokio"]), interrupt)?;
+            bench(cargo(), "live", rest, interrupt)
+        }
+        _ => bench(
+            in_sight_of_tracefs(),
+            "syscall_cost",
+            &options.rest,
+            interrupt,
+        ),
+    }
+}
+
+fn bench(mut cargo: Command, name: &str, rest: &[String], interrupt: &Interrupt) -> Result<()> {
+    cargo.args(["bench", "-q", "-p", "integration-tests", "--bench", name]);
+    run::run(cargo.arg("--").args(rest), interrupt)
 }
 
 /// Cargo, in a mount namespace of its own with tracefs where the host has not mounted it.

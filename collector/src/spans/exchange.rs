@@ -32,6 +32,7 @@ pub(super) struct Request {
 #[derive(Clone, Debug)]
 pub(super) struct Response {
     pub(super) message: Message,
+    pub(super) first: Mark,
     pub(super) last: Mark,
 }
 
@@ -180,7 +181,13 @@ impl Exchange {
         }
     }
 
-    fn response(&mut self, message: Message, offset: u64, last: Mark, complete: bool) {
+    fn response(
+        &mut self,
+        message: Message,
+        offset: u64,
+        [first, last]: [Mark; 2],
+        complete: bool,
+    ) {
         self.cut_answer(last);
         let Some(request) = self.take_partner(&message, offset) else {
             let reason = if self.resuming {
@@ -193,7 +200,12 @@ impl Exchange {
         };
         self.resuming &= !request.after_gap;
         self.touched = Some(request.offset);
-        self.answering = Some((request, Response { message, last }));
+        let response = Response {
+            message,
+            first,
+            last,
+        };
+        self.answering = Some((request, response));
         if complete {
             self.finish_answer(last);
         }
@@ -265,7 +277,7 @@ impl Sink for Exchange {
         match (flow, message.kind) {
             (_, MessageKind::Interim) => {}
             (Flow::Request, _) => self.request(message, offset, first),
-            (Flow::Response, _) => self.response(message, offset, last, complete),
+            (Flow::Response, _) => self.response(message, offset, [first, last], complete),
         }
         self.last_activity_ns = last.exit_ns;
     }

@@ -332,6 +332,11 @@ fn what_a_thread_read_before_it_wrote_is_noted() {
     assert_eq!(clients[1].link.connected_after, None);
     assert_eq!(clients[1].link.serving, Some(server.span_id));
     assert_eq!(clients[2].link.serving, None, "the request is answered");
+    assert_eq!(
+        server.link.after,
+        Some(clients[1].span_id),
+        "before its response"
+    );
 }
 
 #[test]

@@ -463,22 +463,26 @@ impl Tracked {
             start_unix_ns: world.unix_ns(first.exit_ns),
             end_unix_ns: world.unix_ns(finished.last.exit_ns),
             resource: process.resource,
-            link: self.facts(kind, finished.request.begun(), Some(finished.last)),
+            link: self.facts(kind, finished.request.begun(), Some(&finished)),
         };
         Some(build(finished, context))
     }
 
-    fn facts(&self, kind: SpanKind, request: Begun, last: Option<Mark>) -> LinkFacts {
+    fn facts(&self, kind: SpanKind, request: Begun, finished: Option<&Finished>) -> LinkFacts {
         let key = self.endpoints.request_key(kind, request.offset);
         let mut facts = LinkFacts {
             context: request.context,
             tokens: request.tokens,
             request_tid: request.first.tid,
-            response_tid: last.map_or(0, |mark| mark.tid),
+            response_tid: finished.map_or(0, |finished| finished.last.tid),
             ..LinkFacts::default()
         };
         match kind {
-            SpanKind::Server => facts.caller = Some(key.client_span_id()),
+            SpanKind::Server => {
+                let response = finished.and_then(|finished| finished.response.as_ref());
+                facts.after = response.and_then(|response| response.first.after);
+                facts.caller = Some(key.client_span_id());
+            }
             SpanKind::Client => {
                 facts.after = request.first.after;
                 facts.freed = request.first.same_connection && facts.after.is_some();

@@ -97,15 +97,18 @@ pub struct BatchSender {
 struct Counts {
     accepted: Counter,
     refused: Counter,
+    failed: Counter,
 }
 
 impl Counts {
     fn new(metrics: &Metrics, labels: &[(&str, &str)]) -> Self {
         let accepted = "Spans handed to the pipelines.";
         let refused = "Spans that the pipelines did not take.";
+        let failed = "Spans that nobody will ever take.";
         Self {
             accepted: metrics.counter("otelcol_receiver_accepted_spans", accepted, labels),
             refused: metrics.counter("otelcol_receiver_refused_spans", refused, labels),
+            failed: metrics.counter("otelcol_receiver_failed_spans", failed, labels),
         }
     }
 }
@@ -230,12 +233,13 @@ impl BatchSender {
                 outcome.map_err(|why| undelivered(&why.to_string(), why.is_retryable()))
             }
         };
+        if let Err(why) = &outcome {
+            own.fail(&why.message);
+        }
         match &outcome {
             Ok(()) => counts.accepted.add_len(spans),
-            Err(why) => {
-                own.fail(&why.message);
-                counts.refused.add_len(spans);
-            }
+            Err(why) if why.retryable => counts.refused.add_len(spans),
+            Err(_) => counts.failed.add_len(spans),
         }
         outcome
     }

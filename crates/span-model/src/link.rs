@@ -49,7 +49,8 @@ pub struct LinkFacts {
     /// Client spans: the span whose message was the last one read on the writing
     /// thread before this request was written. A server span: its request was
     /// read; a client span: its response was read. None: nothing was read, or
-    /// what was read last belongs to no span.
+    /// what was read last belongs to no span. Server spans: the same, before the response was
+    /// written.
     pub after: Option<SpanId>,
     /// Client spans: `after` names a response that was read on the connection this request
     /// was then written on. A pool may have given the connection to whoever waited in line.

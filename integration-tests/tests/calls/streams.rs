@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -171,14 +172,47 @@ const RACED_HEAD: usize = 5;
 const RACED_MESSAGES: u32 = 50_000;
 const WRITERS: [u8; 4] = *b"abcd";
 
-fn write_raced(mut stream: &TcpStream, writer: u8, start: &Barrier) -> Result<()> {
-    start.wait();
-    for number in 0..RACED_MESSAGES {
-        let mut message = vec![writer; RACED_HEAD + raced_filling(writer, number)];
-        message[1..RACED_HEAD].copy_from_slice(&number.to_le_bytes());
-        stream.write_all(&message)?;
+/// As much as may be on its way: a write that finds the buffer full lets others write in between,
+/// and then nobody knows where its bytes lie.
+const RACED_UNDER_WAY: usize = 16 << 10;
+
+struct Race {
+    start: Barrier,
+    written: AtomicUsize,
+    read: AtomicUsize,
+}
+
+impl Race {
+    fn write(&self, mut stream: &TcpStream, writer: u8) -> Result<()> {
+        self.start.wait();
+        for number in 0..RACED_MESSAGES {
+            let mut message = vec![writer; RACED_HEAD + raced_filling(writer, number)];
+            message[1..RACED_HEAD].copy_from_slice(&number.to_le_bytes());
+            while self.under_way() > RACED_UNDER_WAY {
+                thread::yield_now();
+            }
+            self.written.fetch_add(message.len(), Ordering::SeqCst);
+            stream.write_all(&message)?;
+        }
+        Ok(())
     }
-    Ok(())
+
+    fn under_way(&self) -> usize {
+        // In this order: what was read was written.
+        let read = self.read.load(Ordering::SeqCst);
+        self.written.load(Ordering::SeqCst) - read
+    }
+
+    fn read(&self, stream: &mut TcpStream, all: &mut [u8]) -> Result<()> {
+        let mut at = 0;
+        while at < all.len() {
+            let read = stream.read(&mut all[at..])?;
+            ensure!(read > 0, "it ends after {at} bytes");
+            at += read;
+            self.read.store(at, Ordering::SeqCst);
+        }
+        Ok(())
+    }
 }
 
 fn raced_filling(writer: u8, number: u32) -> usize {
@@ -203,17 +237,21 @@ fn writers_that_race_on_one_socket_are_placed_right_or_visibly_not() -> Result<(
         ..Options::default()
     })?;
     let (connector, mut acceptor) = tcp_pair()?;
-    let start = Barrier::new(WRITERS.len());
+    let race = Race {
+        start: Barrier::new(WRITERS.len()),
+        written: AtomicUsize::new(0),
+        read: AtomicUsize::new(0),
+    };
     let mut stream = Vec::new();
     thread::scope(|scope| -> Result<()> {
         let writers = WRITERS.map(|writer| {
-            let (connector, start) = (&connector, &start);
-            scope.spawn(move || write_raced(connector, writer, start))
+            let (connector, race) = (&connector, &race);
+            scope.spawn(move || race.write(connector, writer))
         });
         let sizes =
             |writer| (0..RACED_MESSAGES).map(move |n| RACED_HEAD + raced_filling(writer, n));
         stream.resize(WRITERS.into_iter().flat_map(sizes).sum(), 0);
-        acceptor.read_exact(&mut stream)?;
+        race.read(&mut acceptor, &mut stream)?;
         for writer in writers {
             writer
                 .join()
@@ -237,7 +275,8 @@ fn writers_that_race_on_one_socket_are_placed_right_or_visibly_not() -> Result<(
     for event in watch.messages()? {
         if event.direction == Direction::Write {
             claims.push((event.offset, event.offset + u64::from(event.total_len)));
-            reals.push(truth[&raced_key(event.payload)?]);
+            let real = truth.get(&raced_key(event.payload)?);
+            reals.push(*real.with_context(|| format!("nobody wrote {event:?}"))?);
         }
     }
     let tangled = tangled(&claims);

@@ -26,6 +26,9 @@ pub use trust::Trust;
 /// A hash map with a fast, seeded hasher: ids come off the wire, so the seed matters.
 pub type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
+/// Reads followed from a response back to its request.
+const MAX_READS: usize = 64;
+
 /// The entries and the indexes over them.
 #[derive(Debug, Default)]
 pub struct Window {
@@ -140,12 +143,41 @@ impl Window {
     }
 
     fn measure(&mut self, request: &Entry) {
+        let returned = self.leads_back(request);
+        let tid = request.facts.response_tid;
+        let end_ns = request.end_ns.unwrap_or(request.start_ns);
+        let mut others = self.open_on_thread(request.process, tid, end_ns);
+        let rivals = returned.is_some() && others.any(|id| id != request.id);
+        drop(others);
         let trust = &mut self.processes.entry(request.process).trust;
-        trust.saw_request(request.start_ns, request.end_ns.unwrap_or(request.start_ns));
+        trust.saw_request(request.start_ns, end_ns);
+        if let Some(leads_back) = returned {
+            trust.saw_return(leads_back, rivals);
+        }
         let tids = (request.facts.request_tid, request.facts.response_tid);
         if tids.0 != 0 && tids.1 != 0 {
             trust.saw_threads(tids.0 == tids.1);
         }
+    }
+
+    /// What the thread read before it wrote the response leads, read by read, to this request or
+    /// to another one; `None` where it leads to nothing that is known.
+    fn leads_back(&self, request: &Entry) -> Option<bool> {
+        let mut read = request.facts.after?;
+        for _ in 0..MAX_READS {
+            if read == request.id {
+                return Some(true);
+            }
+            let entry = self.get(read)?;
+            if self.read_together(entry)?.iter().any(|id| *id != read) {
+                return None;
+            }
+            if entry.side != Side::Egress {
+                return Some(false);
+            }
+            read = entry.facts.connected_after.or(entry.facts.after)?;
+        }
+        None
     }
 
     /// Remembers a span that has left as it came, for its trace.

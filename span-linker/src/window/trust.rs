@@ -2,14 +2,21 @@
 //!
 //! A blocking server and an event loop keep a request on one thread; Go,
 //! work-stealing runtimes and hand-off pools do not, and there a thread id
-//! names some other request as often as the right one. Three measurements tell
+//! names some other request as often as the right one. Four measurements tell
 //! them apart, none of which needs to know the language:
 //! - affinity: the thread that read a request also writes its response;
+//! - returns: what the thread read before it wrote a response leads, read by read, back to the
+//!   request that this response answers;
 //! - exact: where headers or tokens tell the parent, the rung says the same;
 //! - nesting: the call that the rung gives to a request ends before the request.
 //!
+//! Returns are what shows a loop that first reads all that is there and then works on it, as
+//! Python's asyncio does: it never leaves its thread, and yet what it read last is some other
+//! request's. They count while several requests are open, for one alone always leads back.
+//!
 //! Nesting errs towards trust (a wrong parent often encloses the call too) and,
-//! for work that outlives its request, against it; its limit is wider.
+//! for work that outlives its request, against it; its limit is wider, and where returns prove
+//! the order of a thread right, calls that outlive their request are taken for what they are.
 //!
 //! "Only one request was open" is not trusted until proven, by exact links or by
 //! idleness: a process that is idle half of the time, and makes calls only while
@@ -20,6 +27,8 @@ use super::link::Method;
 
 /// Least share of requests read and answered by the same thread.
 const AFFINITY_LIMIT_PERCENT: u32 = 98;
+/// Least share of responses that lead back to their request.
+const RETURNS_LIMIT_PERCENT: u32 = 97;
 /// Least share of links that agree with exact ones.
 const EXACT_LIMIT_PERCENT: u32 = 98;
 /// Least share of links that end before their parent.
@@ -67,6 +76,9 @@ impl Tally {
 #[derive(Clone, Debug, Default)]
 pub struct Trust {
     affinity: Tally,
+    /// Responses that led back to their request, among several, and alone too.
+    returns: Tally,
+    all_returns: Tally,
     exact: [Tally; Method::ALL.len()],
     nesting: [Tally; Method::ALL.len()],
     /// Calls made while at least one request was served.
@@ -111,6 +123,14 @@ impl Trust {
         self.affinity.add(same);
     }
 
+    /// What was read before a response led back to its request or not, with `rivals` or without.
+    pub fn saw_return(&mut self, leads_back: bool, rivals: bool) {
+        self.all_returns.add(leads_back);
+        if rivals {
+            self.returns.add(leads_back);
+        }
+    }
+
     /// A request was served from then to then.
     pub fn saw_request(&mut self, start_ns: u64, end_ns: u64) {
         self.business.add(start_ns, end_ns);
@@ -141,10 +161,14 @@ impl Trust {
             .nesting
             .get(method as usize)
             .is_none_or(|tally| tally.holds(NESTING_LIMIT_PERCENT));
+        let affinity = self.affinity.holds(AFFINITY_LIMIT_PERCENT);
         match method {
-            Method::ThreadOrder | Method::Thread => {
-                exact && nested && self.affinity.holds(AFFINITY_LIMIT_PERCENT)
+            Method::ThreadOrder => {
+                let returns = self.returns.holds(RETURNS_LIMIT_PERCENT);
+                let proven = self.all_returns.is_proven(RETURNS_LIMIT_PERCENT);
+                exact && affinity && returns && (nested || proven)
             }
+            Method::Thread => exact && nested && affinity,
             Method::OnlyOpen => exact,
             _ => true,
         }
@@ -188,6 +212,32 @@ mod tests {
             trust.saw_threads(true);
         }
         assert!(trust.trusts(Method::Thread), "a process can mend its ways");
+    }
+
+    #[test]
+    fn a_loop_that_reads_ahead_loses_trust_in_its_order_once_requests_overlap() {
+        let mut trust = Trust::default();
+        for _ in 0..100 {
+            trust.saw_return(true, false);
+        }
+        assert!(trust.trusts(Method::ThreadOrder));
+        for _ in 0..3 {
+            trust.saw_return(false, true);
+        }
+        assert!(!trust.trusts(Method::ThreadOrder) && trust.trusts(Method::Thread));
+    }
+
+    #[test]
+    fn calls_may_outlast_their_requests_where_returns_prove_the_order() {
+        let mut trust = Trust::default();
+        for _ in 0..PROVEN {
+            trust.saw_nesting(Method::ThreadOrder, false);
+        }
+        assert!(!trust.trusts(Method::ThreadOrder));
+        for _ in 0..PROVEN {
+            trust.saw_return(true, false);
+        }
+        assert!(trust.trusts(Method::ThreadOrder));
     }
 
     #[test]

@@ -23,6 +23,79 @@ fn an_event_loop_that_interleaves_requests_keeps_them_apart() {
     linked.assert_same_trace(&[2, 12, 22]);
 }
 
+/// A loop that reads what is there and then works on it, as asyncio does, or that works on each
+/// read at once: two requests at a time, one call each.
+fn loops(rounds: u64, reads_ahead: bool) -> Vec<Seen> {
+    let round = |round: u64| {
+        let (at, ids) = (round * 1000, 10 * (round + 1));
+        let [one, two, call_one, call_two] = [ids, ids + 1, ids + 2, ids + 3];
+        let (read_one, back_one) = if reads_ahead {
+            (two, call_two)
+        } else {
+            (one, call_one)
+        };
+        [
+            server(one, 1, at..at + 500).after(back_one).tid(5),
+            server(two, 1, at + 10..at + 510).after(call_two).tid(5),
+            client(call_one, 1, at + 20..at + 300)
+                .after(read_one)
+                .tid(5),
+            client(call_two, 1, at + 30..at + 310).after(two).tid(5),
+        ]
+    };
+    (0..rounds).flat_map(round).collect()
+}
+
+#[test]
+fn a_loop_that_reads_ahead_is_seen_through_by_its_responses() {
+    let linked = link(&loops(20, true));
+    let unlinked = |round: u64| linked.assert_unlinked(10 * (round + 1) + 2, "no_evidence");
+    (0..20).for_each(unlinked);
+    let linked = link(&loops(20, false));
+    for round in 0..20 {
+        let one = 10 * (round + 1);
+        linked.assert_linked(one + 2, one, "thread_order");
+    }
+}
+
+#[test]
+fn replies_that_one_call_read_say_nothing_about_the_loop() {
+    // Both calls' replies come with one read, which is noted under the second's name.
+    let round = |round: u64| {
+        let (at, id) = (round * 1000, 10 * (round + 1));
+        [
+            server(id, 1, at..at + 500).after(id + 3).tid(5),
+            client(id + 2, 1, at + 5..at + 300).after(id).tid(5),
+            server(id + 1, 1, at + 10..at + 510).after(id + 3).tid(5),
+            client(id + 3, 1, at + 15..at + 300).after(id + 1).tid(5),
+        ]
+    };
+    let linked = link(&(0..20).flat_map(round).collect::<Vec<_>>());
+    for round in 0..20 {
+        let id = 10 * (round + 1);
+        linked.assert_linked(id + 2, id, "thread_order");
+        linked.assert_linked(id + 3, id + 1, "thread_order");
+    }
+}
+
+#[test]
+fn calls_that_outlive_their_requests_are_linked_where_responses_prove_the_order() {
+    // A proxy that mirrors: the copy is still under way when the request is answered.
+    let round = |round: u64| {
+        let (at, id) = (round * 1000, 10 * (round + 1));
+        [
+            server(id, 1, at..at + 500).after(id + 1).tid(5),
+            client(id + 1, 1, at + 10..at + 400).after(id).tid(5),
+            client(id + 2, 1, at + 20..at + 700).after(id).tid(5),
+        ]
+    };
+    let linked = link(&(0..40).flat_map(round).collect::<Vec<_>>());
+    for round in 0..40 {
+        let id = 10 * (round + 1);
+        linked.assert_linked(id + 2, id, "thread_order");
+    }
+}
+
 #[test]
 fn a_call_that_may_have_stood_in_line_for_a_connection_is_not_guessed() {
     // One pooled connection: 12 goes out on it as soon as 11's response has freed it.

@@ -32,7 +32,7 @@ verify() {
     done
     grep -h verified_insns /proc/$!/fdinfo/*
     kill $!
-    wait $! && return 0
+    wait $! && grep -q ready /tmp/verify.log && return 0
     cat /tmp/verify.log
     return 1
 }

@@ -19,6 +19,9 @@ const GONE: NotTaken = NotTaken(Loss::Shutdown);
 /// Where chunks go; one `write_all` each.
 type Sink = Box<dyn Write + Send>;
 
+/// Opens the file at a path.
+type Opener = Arc<dyn Fn(&str) -> io::Result<Sink> + Send + Sync>;
+
 /// What becomes of a file that is there already.
 #[derive(Clone)]
 pub enum Open {
@@ -27,7 +30,7 @@ pub enum Open {
     /// Emptied.
     Truncate,
     /// What this makes of it.
-    With(Arc<dyn Fn(&str) -> io::Result<Sink> + Send + Sync>),
+    With(Opener),
 }
 
 struct Chunk {

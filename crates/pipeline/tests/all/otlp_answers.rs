@@ -460,21 +460,32 @@ async fn requests_carry_what_is_configured() {
             crate::support::batch_of(0, 1).take_resource_spans()
         );
     }
-    let peer = Peer::http(vec![http(200)]).await;
-    export("otlp_http", &peer, "").await;
-    let seen = &peer.seen()[0];
-    assert_eq!(seen.headers["content-encoding"], "gzip");
-    let mut body = Vec::new();
-    std::io::Read::read_to_end(
-        &mut flate2::read::GzDecoder::new(seen.body.as_ref()),
-        &mut body,
-    )
-    .unwrap();
-    assert_eq!(
-        ExportTraceServiceRequest::decode(body.as_slice())
-            .unwrap()
-            .resource_spans
-            .len(),
-        1
-    );
+}
+
+#[tokio::test]
+async fn requests_are_compressed_as_configured() {
+    let sent = crate::support::batch_of(0, 1).encode();
+    for (compression, encoding) in [("", "gzip"), (", compression: zstd", "zstd")] {
+        let peer = Peer::http(vec![http(200)]).await;
+        export("otlp_http", &peer, compression).await;
+        let seen = &peer.seen()[0];
+        assert_eq!(seen.headers["content-encoding"], encoding);
+        assert_eq!(opened(&seen.body, encoding), sent);
+
+        let peer = Peer::grpc(vec![grpc(0)]).await;
+        export("otlp_grpc", &peer, compression).await;
+        let seen = &peer.seen()[0];
+        assert_eq!(seen.headers["grpc-encoding"], encoding);
+        assert_eq!(seen.body[0], 1, "the flag in front of the message");
+        assert_eq!(opened(&seen.body[5..], encoding), sent);
+    }
+}
+
+fn opened(body: &[u8], encoding: &str) -> Vec<u8> {
+    if encoding == "zstd" {
+        return zstd::decode_all(body).unwrap();
+    }
+    let mut out = Vec::new();
+    std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(body), &mut out).unwrap();
+    out
 }

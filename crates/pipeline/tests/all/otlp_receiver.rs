@@ -283,7 +283,7 @@ async fn without_a_queue_the_client_hears_what_the_backend_says() {
             status: backend,
             ..Answer::default()
         };
-        with_receiver(("", ""), queue, vec![answer], |served| async move {
+        let samples = with_receiver(("", ""), queue, vec![answer], |served| async move {
             let body = batch_of(0, 3).encode();
             let reply = post(served.http, &[PROTOBUF], body.clone()).await;
             assert_eq!(reply.status, http, "{reply:?}");
@@ -292,5 +292,8 @@ async fn without_a_queue_the_client_hears_what_the_backend_says() {
             assert_eq!(served.backend.seen().len(), 2);
         })
         .await;
+        let failed = if backend == 200 { 0 } else { 6 };
+        assert_eq!(total(&samples, "otelcol_receiver_failed_spans"), failed);
+        assert_eq!(lost(&samples, "refused"), 0, "the client was told");
     }
 }

@@ -8,7 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Enough for the pages that a removal and the opening of a file write anew.
-const RESERVE_BYTES: usize = 512 << 10;
+pub const RESERVE_BYTES: usize = 512 << 10;
 
 /// The place that is held for one store.
 #[derive(Debug)]

@@ -164,6 +164,14 @@ impl Store {
         })
     }
 
+    /// Bytes of all bodies. Errs low as the room they take: pages are not filled.
+    pub fn bytes(&self) -> u64 {
+        self.records
+            .values()
+            .map(|(_, bytes)| u64::from(*bytes))
+            .sum()
+    }
+
     /// The number that the next record gets.
     pub fn next(&self) -> u64 {
         self.state.next

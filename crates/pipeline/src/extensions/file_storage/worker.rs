@@ -7,12 +7,13 @@
 //!                 +--- opened again, salvaged if damaged <---+--> closed: tried again in a second
 //! ```
 
-use super::reserve::Reserve;
+use super::reserve::{RESERVE_BYTES, Reserve};
 use super::salvage::{Salvaged, salvage};
 use super::store::{Record, Store, StoreError, Stored};
 use crate::clock;
 use crate::telemetry::{Counter, Metrics};
 use bytes::Bytes;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -297,7 +298,7 @@ impl Worker {
         if self.full_until.is_some_and(|until| now < until) {
             return Err(Unstored::DiskFull);
         }
-        if !self.reserve.hold() {
+        if !self.reserve.hold() && !self.make_room() {
             self.full_until = Some(now + RETRY_INTERVAL);
             return Err(Unstored::DiskFull);
         }
@@ -320,6 +321,26 @@ impl Worker {
             return Err(Unstored::DiskFull);
         }
         Err(Unstored::Unavailable)
+    }
+
+    /// Room inside of the file is none on the disk: what a full disk left there is given back as
+    /// soon as it is enough for the reserve. Whether the reserve is held then.
+    fn make_room(&mut self) -> bool {
+        let path = self.location.path.clone();
+        let Ok(store) = self.opened() else {
+            return false;
+        };
+        let taken = path
+            .metadata()
+            .map_or(0, |metadata| metadata.blocks() * 512);
+        if taken.saturating_sub(store.bytes()) < 2 * RESERVE_BYTES as u64 {
+            return false;
+        }
+        if let Err(error) = store.compact() {
+            self.reopen(&error);
+            return false;
+        }
+        self.reserve.hold()
     }
 
     /// Writes the removals that wait; on a full disk with the help of what is held in reserve.
