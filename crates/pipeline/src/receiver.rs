@@ -4,7 +4,8 @@ use crate::batch::Batch;
 use crate::component::BoxError;
 use crate::gate::Gate;
 use crate::receipt::Receipt;
-use crate::telemetry::{Counter, Metrics};
+use crate::telemetry::{Counter, Metrics, OwnSpan};
+use opentelemetry::trace::SpanKind;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Duration;
@@ -210,6 +211,9 @@ impl BatchSender {
     /// receiver tell its client that the spans have arrived.
     pub async fn deliver(&self, mut batch: Batch) -> Result<(), Undelivered> {
         let spans = batch.span_count();
+        let name = format!("receiver/{}/TraceDataReceived", self.receiver);
+        let mut own = OwnSpan::begin(name, SpanKind::Server);
+        own.count("items", spans);
         let counts = self.counts();
         let targets = self.targets.now();
         if gates(&targets).any(|gate| gate.refuses(spans)) {
@@ -229,6 +233,9 @@ impl BatchSender {
                 outcome.map_err(|why| undelivered(&why.to_string(), why.is_retryable()))
             }
         };
+        if let Err(why) = &outcome {
+            own.fail(&why.message);
+        }
         match &outcome {
             Ok(()) => counts.accepted.add_len(spans),
             Err(why) if why.retryable => counts.refused.add_len(spans),

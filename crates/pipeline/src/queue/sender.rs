@@ -17,10 +17,11 @@ use crate::config::ComponentId;
 use crate::extensions::Storage;
 use crate::receipt::NotTaken;
 use crate::telemetry::{
-    BYTE_BOUNDS, Counter, Gauge, Histogram, Level, Loss, Losses, Metrics, SPAN_BOUNDS,
+    BYTE_BOUNDS, Counter, Gauge, Histogram, Level, Loss, Losses, Metrics, OwnSpan, SPAN_BOUNDS,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
+use opentelemetry::trace::SpanKind;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -384,6 +385,9 @@ impl Shared {
     async fn deliver(&self, load: Load, kept: bool) -> Result<(), NotTaken> {
         self.sizes.sent_spans.record_len(load.spans);
         self.sizes.sent_bytes.record_len(load.body.len());
+        let name = format!("exporter/{}/traces", self.id);
+        let mut own = OwnSpan::begin(name, SpanKind::Client);
+        own.count("items", load.spans);
         let body = self.client.encode(load.body);
         match self.attempts(body).await {
             Ok(accepted) => {
@@ -391,6 +395,7 @@ impl Shared {
                 Ok(())
             }
             Err((loss, message)) => {
+                own.fail(loss.as_str());
                 if !(kept && loss == Loss::Shutdown) {
                     self.give_up(loss, load.spans, &message);
                 }

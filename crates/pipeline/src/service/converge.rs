@@ -21,6 +21,7 @@ use crate::config::{ComponentId, Config, Pipeline, Role};
 use crate::graph::{Control, Driver, Line, PIPELINE_QUEUE_BATCHES};
 use crate::receiver::{BatchSender, Input};
 use crate::telemetry::MetricsServer;
+use crate::telemetry::push::{Push, Wanted};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
@@ -46,6 +47,7 @@ impl Up {
         let deadline = clock::instant() + config.shutdown_timeout;
         let halfway = clock::instant() + config.shutdown_timeout / 2;
         self.open_endpoints(config).await?;
+        let push = self.new_push(config)?;
         self.start_extensions(config, &mut parts).await?;
         let fresh = self.start_exporters(config, &mut parts, deadline).await?;
         // Nothing has changed up to here.
@@ -69,6 +71,7 @@ impl Up {
         self.inputs.clear();
         self.end_extensions(config, deadline).await;
         self.metrics.set_level(config.telemetry.metrics.level);
+        self.change_push(push, deadline).await;
         self.identity
             .register(&self.metrics, &config.telemetry.resource);
         self.tell_extensions(true);
@@ -92,6 +95,25 @@ impl Up {
             }
         }
         Ok(())
+    }
+
+    /// What sends own telemetry, if that is to change.
+    fn new_push(&self, config: &Config) -> Result<Option<Push>, ServiceError> {
+        let attributes = self.identity.attributes(&config.telemetry.resource);
+        let wanted = Wanted::new(&config.telemetry, attributes);
+        if self.push.is(&wanted) {
+            return Ok(None);
+        }
+        let push = Push::start(wanted, &self.metrics).map_err(ServiceError::Push)?;
+        Ok(Some(push))
+    }
+
+    async fn change_push(&mut self, push: Option<Push>, deadline: Instant) {
+        if let Some(push) = push {
+            push.install();
+            let old = std::mem::replace(&mut self.push, push);
+            old.stop(deadline.duration_since(clock::instant())).await;
+        }
     }
 
     async fn open_endpoints(&mut self, config: &Config) -> Result<(), ServiceError> {

@@ -46,6 +46,9 @@ pub enum ServiceError {
     /// The metrics endpoint could not be opened.
     #[error(transparent)]
     Metrics(#[from] ServeError),
+    /// Own telemetry cannot be sent.
+    #[error("cannot send own telemetry (service::telemetry)")]
+    Push(#[source] BoxError),
     /// A pipeline waits for an exporter since before the last reload.
     #[error("pipeline {0} has not taken up the reload before, since an exporter holds it up")]
     Busy(ComponentId),

@@ -9,6 +9,7 @@ use crate::extensions::Extension;
 use crate::gate::Gate;
 use crate::graph::Control;
 use crate::receiver::{Input, Route, Running};
+use crate::telemetry::push::Push;
 use crate::telemetry::{Identity, Metrics, MetricsServer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,6 +24,9 @@ const EXPORTER_GRACE: Duration = Duration::from_millis(500);
 
 /// The ways into the pipelines. While this lives, none of them ends.
 pub(super) type Inputs = BTreeMap<ComponentId, Input>;
+
+/// Own metrics and spans of the end are sent in this time, or not.
+const PUSH_GRACE: Duration = Duration::from_millis(500);
 
 /// A receiver at work.
 pub(super) struct LiveReceiver {
@@ -82,6 +86,7 @@ pub(super) struct LiveExporter {
 pub(super) struct Up {
     pub metrics: Metrics,
     pub identity: Identity,
+    pub push: Push,
     pub servers: Vec<((String, u16), MetricsServer)>,
     pub extensions: BTreeMap<ComponentId, LiveExtension>,
     pub receivers: BTreeMap<ComponentId, LiveReceiver>,
@@ -176,6 +181,8 @@ impl Up {
             let stopped = live.extension.shutdown(deadline + EXPORTER_GRACE);
             let _ = tokio::time::timeout(EXPORTER_GRACE, stopped).await;
         }
+        // Last, so that it tells of all of that.
+        self.push.stop(PUSH_GRACE).await;
     }
 }
 

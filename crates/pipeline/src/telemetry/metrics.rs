@@ -348,6 +348,13 @@ impl Metrics {
             .collect()
     }
 
+    /// The values of one metric.
+    pub(crate) fn of(&self, name: &str) -> Vec<Sample> {
+        let registry = self.lock();
+        let family = registry.families.get(name);
+        family.map_or_else(Vec::new, |family| family.samples(name, registry.level))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Registry> {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -7,9 +7,11 @@ mod loss;
 pub(crate) mod memory;
 mod metrics;
 pub(crate) mod process;
+pub(crate) mod push;
 mod sampling;
 mod serve;
 mod settings;
+mod spans;
 
 pub use histogram::{BYTE_BOUNDS, Histogram, SECOND_BOUNDS, SPAN_BOUNDS};
 pub use identity::{Identity, ResourceSettings};
@@ -22,3 +24,4 @@ pub use serve::{MetricsServer, ServeError};
 pub use settings::{
     Encoding, Level, LogSettings, MetricSettings, SamplingSettings, TelemetrySettings,
 };
+pub(crate) use spans::OwnSpan;

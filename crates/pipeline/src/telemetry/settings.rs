@@ -1,6 +1,7 @@
 //! `service::telemetry` as the Collector has it.
 
 use super::identity::ResourceSettings;
+use super::push::{MetricPush, Periodic, TraceSettings};
 use crate::component::Check;
 use crate::config::duration;
 use schemars::JsonSchema;
@@ -15,6 +16,8 @@ pub struct TelemetrySettings {
     pub logs: LogSettings,
     /// Own metrics.
     pub metrics: MetricSettings,
+    /// Own spans.
+    pub traces: TraceSettings,
     /// Attributes of own metrics and spans; null takes a default one away.
     pub resource: ResourceSettings,
 }
@@ -103,11 +106,14 @@ pub enum Level {
     Detailed,
 }
 
-/// One reader; only Prometheus pull exists.
+/// One reader: `pull` or `periodic`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Reader {
+    /// Is asked for metrics, in the Prometheus text format.
     pull: Option<Pull>,
+    /// Sends metrics over OTLP.
+    periodic: Option<Periodic>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -159,21 +165,34 @@ impl TelemetrySettings {
             );
         }
         for (index, reader) in self.metrics.readers.iter().flatten().enumerate() {
-            if reader
-                .pull
-                .as_ref()
-                .is_none_or(|pull| pull.exporter.prometheus.is_none())
-            {
-                check.error(
-                    &format!("metrics::readers::{index}"),
-                    "only \"pull: {exporter: {prometheus: {host, port}}}\" is supported",
-                );
+            let path = format!("metrics::readers::{index}");
+            match (&reader.pull, &reader.periodic) {
+                (Some(pull), None) if pull.exporter.prometheus.is_some() => {}
+                (None, Some(periodic)) => {
+                    periodic.check(&mut check.below(&format!("{path}::periodic")));
+                }
+                _ => check.error(
+                    &path,
+                    "must be \"pull: {exporter: {prometheus: {host, port}}}\" or \
+                     \"periodic: {exporter: {otlp: {protocol, endpoint}}}\"",
+                ),
             }
         }
+        self.traces.check(&mut check.below("traces"));
     }
 }
 
 impl MetricSettings {
+    /// Where metrics are sent to.
+    pub(crate) fn pushes(&self) -> Vec<MetricPush> {
+        if self.level == Level::None {
+            return Vec::new();
+        }
+        let readers = self.readers.iter().flatten();
+        let periodic = readers.filter_map(|reader| reader.periodic.as_ref());
+        periodic.filter_map(Periodic::push).collect()
+    }
+
     /// `host:port` of every endpoint that is wanted.
     pub fn endpoints(&self) -> Vec<(String, u16)> {
         if self.level == Level::None {

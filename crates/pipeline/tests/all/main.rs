@@ -16,5 +16,6 @@ mod processors;
 mod reload;
 mod storage;
 mod support;
+mod telemetry;
 mod tls;
 mod wire;
