@@ -20,9 +20,11 @@ pub mod assemble;
 mod component;
 pub mod config;
 pub mod decode;
+pub mod evaluate;
 pub mod evidence;
 mod otlp;
 pub mod processor;
+mod sequence;
 mod stats;
 pub mod window;
 

@@ -55,7 +55,7 @@ fn is_contradicted(window: &Window, request: &Entry, child: &Entry) -> bool {
                 parent: Parent::Span(parent),
                 ..
             }) => parent != request.id,
-            Some(Link::None(_)) => true,
+            Some(Link::Unsure { .. } | Link::None(_)) => true,
             Some(Link::To {
                 parent: Parent::Wire(_),
                 ..
