@@ -34,9 +34,9 @@ impl Decoder {
         let wait_ns = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
         Self {
             floor,
-            // Both together leave more than half of the wait to spans that are late.
-            stretch_ns: (wait_ns / 4).max(MIN_STRETCH_NS),
-            look_ns: wait_ns / 8,
+            // Both together leave a third of the wait to spans that are late.
+            stretch_ns: (wait_ns / 8).max(MIN_STRETCH_NS),
+            look_ns: wait_ns / 2,
             sequences: Sequences::default(),
         }
     }

@@ -23,6 +23,9 @@ pub struct Options {
     /// Recordings to learn from before; their parents are not told
     #[arg(long, value_name = "FILE")]
     learn: Vec<PathBuf>,
+    /// How often to go through what is learned
+    #[arg(long, default_value_t = 1)]
+    rounds: u32,
     /// Divide the start times of traces by this, and keep durations
     #[arg(long, value_name = "FACTOR", default_value_t = 1)]
     compress: u64,
@@ -97,8 +100,10 @@ pub fn evaluate(options: &Options, out: &mut dyn Write) -> Result<(), Error> {
             recording.strip_ids();
         }
         let mut feed = Feed::new(options.floor, Duration::from_millis(options.wait));
-        for recording in &learned {
-            feed.link(recording, 0.0);
+        for _ in 0..options.rounds {
+            for recording in &learned {
+                feed.link(recording, 0.0);
+            }
         }
         (feed.busy, feed.spans) = (Duration::ZERO, 0);
         let linked = feed.link(&recording, options.exact);

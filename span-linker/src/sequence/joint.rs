@@ -529,14 +529,37 @@ impl Joint<'_> {
                 self.doubts_of_pair(request, rival, &mut odds);
             }
         }
+        let supports = self.supports();
         for call in (0..).take(self.scene.calls.len()) {
             let root = self.root_odds(call);
             let Some(choice) = self.deal.choices.get_mut(call as usize) else {
                 continue;
             };
+            if self.scene.pinned.get(call as usize).is_some_and(Option::is_some) {
+                continue;
+            }
             let odds = odds.get(call as usize).copied().unwrap_or(0.0) + root;
-            choice.confidence = 1.0 / (1.0 + odds);
+            let support = supports.get(call as usize).copied().unwrap_or(0.0);
+            choice.confidence = (support + 1.0) / (support + 3.0) / (1.0 + odds);
         }
+    }
+
+    /// How often each call's like was seen in its place.
+    fn supports(&self) -> Vec<f32> {
+        let mut supports = vec![0.0; self.scene.calls.len()];
+        for (state, calls) in self.scene.states.iter().zip(&self.deal.calls) {
+            let mut state = *state;
+            for index in calls {
+                let Some(call) = self.scene.calls.get(*index as usize) else {
+                    continue;
+                };
+                if let Some(place) = supports.get_mut(*index as usize) {
+                    *place = self.model.support(&state, &state.call(call));
+                }
+                state = state.after(call);
+            }
+        }
+        supports
     }
 
     fn doubts_of_pair(&mut self, one: u32, other: u32, odds: &mut [f32]) {

@@ -26,6 +26,9 @@ type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 /// Processes whose models are kept; beyond, the one that was idle longest goes.
 const MAX_PROCESSES: usize = 4096;
+/// A model that has learned less goes over a stretch again with what it has learned from it.
+const YOUNG: f32 = 4000.0;
+const REHEARSALS: usize = 3;
 /// Links less sure than this teach nothing.
 const LEAST_TEACHING: f32 = 0.2;
 
@@ -99,8 +102,18 @@ impl Process {
     /// Chooses the parents of the scene's calls. Those that begin before `until_ns`
     /// are decided by that, and teach.
     pub fn decide(&mut self, scene: &Scene, until_ns: u64) -> Vec<Choice> {
-        let deal = joint::choose(scene, &mut self.model);
-        self.learn(scene, &deal, until_ns);
+        let mut deal = joint::choose(scene, &mut self.model);
+        if self.model.learned() < YOUNG {
+            for _ in 0..REHEARSALS {
+                let mut model = self.model.clone();
+                let rehearsed = self.lessons(scene, &deal, u64::MAX);
+                rehearsed.teach(&mut model);
+                deal = joint::choose(scene, &mut model);
+            }
+        }
+        let lessons = self.lessons(scene, &deal, until_ns);
+        lessons.teach(&mut self.model);
+        self.under_way = lessons.under_way;
         if self.decided_until_ns > 0 && until_ns > self.decided_until_ns {
             let first = scene.calls.first().map_or(until_ns, |call| call.start_ns);
             let since = first.max(self.decided_until_ns);
@@ -110,8 +123,9 @@ impl Process {
         deal.choices
     }
 
-    fn learn(&mut self, scene: &Scene, deal: &Deal, until_ns: u64) {
-        let mut under_way = HashMap::default();
+    /// What the deal says of events before `until_ns`.
+    fn lessons(&self, scene: &Scene, deal: &Deal, until_ns: u64) -> Lessons {
+        let mut lessons = Lessons::default();
         let requests = scene.requests.iter().zip(&scene.states).zip(&deal.calls);
         for ((request, state), calls) in requests.filter(|((r, _), _)| r.start_ns < until_ns) {
             let known = self.under_way.get(&request.id);
@@ -125,38 +139,63 @@ impl Process {
                 let choice = deal.choices.get(*index as usize);
                 let own = choice.map_or(0.0, |choice| choice.confidence);
                 let event = state.call(call);
-                self.teach(&state, &event, sure * own);
-                self.model.learn_no_chance(event.thread());
+                lessons.add(&state, event, sure * own);
+                lessons.threads.push(event.thread());
                 sure = own;
                 state = state.after(call);
             }
             match request.end_ns {
                 Some(end) if end < until_ns => {
-                    self.teach(&state, &state.end(request, end), sure);
+                    lessons.add(&state, state.end(request, end), sure);
                 }
                 _ => {
-                    under_way.insert(request.id, (state, sure));
+                    lessons.under_way.insert(request.id, (state, sure));
                 }
             }
         }
-        self.under_way = under_way;
-        for (index, choice) in deal.choices.iter().enumerate() {
-            let call = scene.calls.get(index);
-            let Some(call) = call.filter(|call| call.start_ns < until_ns) else {
-                break;
-            };
-            if choice.parent.is_none() {
-                self.model.learn_background(call.kind, choice.confidence);
+        let calls = scene.calls.iter().take_while(|call| call.start_ns < until_ns);
+        for ((call, choice), rivals) in calls.zip(&deal.choices).zip(&deal.rivals) {
+            if choice.parent.is_none() && rivals.threads() == [0; 4] {
+                lessons.roots.push((call.kind, choice.confidence));
             }
-            if let Some(rivals) = deal.rivals.get(index) {
-                self.model.learn_chance(rivals.threads());
-            }
+            lessons.chances.push(rivals.threads());
+        }
+        lessons
+    }
+}
+
+/// What a stretch has taught.
+#[derive(Default)]
+struct Lessons {
+    events: Vec<(State, state::Event, f32)>,
+    /// How the thread of each call stood to its parent, and to all that could have made it.
+    threads: Vec<u32>,
+    chances: Vec<[u16; 4]>,
+    /// Calls without a parent, by kind.
+    roots: Vec<(u32, f32)>,
+    under_way: HashMap<SpanId, (State, f32), foldhash::fast::RandomState>,
+}
+
+impl Lessons {
+    fn add(&mut self, state: &State, event: state::Event, weight: f32) {
+        if weight >= LEAST_TEACHING {
+            self.events.push((*state, event, weight));
         }
     }
 
-    fn teach(&mut self, state: &State, event: &state::Event, weight: f32) {
-        if weight >= LEAST_TEACHING {
-            self.model.learn(state, event, weight);
+    fn teach(&self, model: &mut Model) {
+        for (state, event, weight) in &self.events {
+            model.learn(state, event, *weight);
         }
+        for thread in &self.threads {
+            model.learn_no_chance(*thread);
+        }
+        for threads in &self.chances {
+            model.learn_chance(*threads);
+        }
+        for (kind, weight) in &self.roots {
+            model.learn_background(*kind, *weight);
+        }
+        model.refresh();
     }
 }

@@ -22,18 +22,20 @@ type Map<K, V> = HashMap<K, V, foldhash::fast::FixedState>;
 pub const MAX_HISTOGRAMS: usize = 2048;
 /// Kinds of calls and requests told apart in one process; beyond, they count as one.
 const MAX_KINDS: usize = 256;
-/// An event never seen in any view.
-const UNSEEN: f32 = 1e-4;
+/// An event never seen in any view, where nothing else was seen either.
+const UNSEEN: f32 = 0.02;
 /// How many samples the coarser view counts as, for which event and for which gap.
 const LEAN_EVENT: f32 = 2.0;
-const LEAN_GAP: f32 = 12.0;
+const LEAN_GAP: [f32; VIEWS] = [12.0, 12.0, 12.0, 2.0];
+/// The view that tells how well an event is known.
+const SUPPORT_VIEW: usize = 2;
 /// Samples of a view after which it forgets half, so that a process can change its ways.
 const MEMORY: f32 = 4096.0;
 /// Calls of a kind without a parent, a second, before any was seen.
 const BACKGROUND_PER_SECOND: f32 = 1e-3;
 
 /// The model of one process.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Model {
     views: Map<u64, View>,
     histograms: Map<u64, Gaps>,
@@ -50,13 +52,13 @@ pub struct Model {
 }
 
 /// Which events followed in one view.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct View {
     weight: f32,
     next: Vec<(u32, f32)>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Gaps {
     seen: Histogram,
     /// Log-likelihood of the event with each gap, made when first asked for.
@@ -65,7 +67,7 @@ struct Gaps {
 }
 
 /// How often requests that are not the parent look, by their threads, as if they were.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Chance([f32; 4]);
 
 impl Default for Model {
@@ -135,7 +137,8 @@ impl Model {
                 probability = (count + LEAN_EVENT * probability) / (view.weight + LEAN_EVENT);
             }
             if let Some(seen) = self.histograms.get(&mix(view, event.symbol)) {
-                seen.seen.blend(&mut gaps, LEAN_GAP);
+                let lean = LEAN_GAP.get(level).copied().unwrap_or(1.0);
+                seen.seen.blend(&mut gaps, lean);
             }
         }
         log_densities(&gaps, probability / chance)
@@ -146,6 +149,12 @@ impl Model {
         let seen = self.background.get(&kind).copied().unwrap_or(0.0);
         let per_second = seen / self.observed_s + BACKGROUND_PER_SECOND;
         (per_second * 1e-9).ln()
+    }
+
+    /// How often an event was seen to follow such a state.
+    pub fn support(&self, state: &State, event: &Event) -> f32 {
+        let view = self.views.get(&state.view(SUPPORT_VIEW));
+        view.map_or(0.0, |view| view.count(event.symbol))
     }
 
     /// Learns that an event followed a state.
@@ -193,7 +202,7 @@ impl Model {
         self.chance.add(thread, -1.0);
     }
 
-    /// So much more time was observed; what was learned in it counts from now on.
+    /// So much more time was observed.
     pub fn observed(&mut self, time_ns: u64) {
         #[expect(clippy::cast_precision_loss, reason = "a rate needs three digits")]
         let seconds = time_ns as f32 / 1e9;
@@ -202,6 +211,10 @@ impl Model {
             self.observed_s /= 2.0;
             self.background.values_mut().for_each(|seen| *seen /= 2.0);
         }
+    }
+
+    /// What was learned counts from now on.
+    pub fn refresh(&mut self) {
         if self.learned > self.compiled * 1.05 + 4.0 {
             self.compiled = self.learned;
             self.version = self.version.wrapping_add(1);
