@@ -17,6 +17,7 @@
 //! - Within the decision delay the order of arrival does not matter.
 
 pub mod assemble;
+mod clock;
 mod component;
 pub mod config;
 pub mod decode;

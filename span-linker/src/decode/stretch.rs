@@ -10,11 +10,10 @@
 
 use super::{Decoder, ladder};
 use crate::sequence::{Call, Choice, Process, Request, Scene, State};
-use crate::window::Window;
+use crate::window::{FastMap, Window};
 use crate::window::entry::Entry;
 use crate::window::link::{Link, Method, Parent, Reason};
 use span_model::{ProcessKey, SpanId};
-use std::collections::HashMap;
 
 /// Calls of one stretch, and of the look beyond it; with more, both are shorter.
 const MAX_CALLS: usize = 4096;
@@ -64,23 +63,26 @@ impl Decoder {
             key,
             from,
             until,
-            horizon: until.saturating_add(self.look_ns),
+            horizon: horizon(window, key, until, self.look_ns),
         };
         let scene = scene(window, process, &bounds);
+        let is_taught = process.is_taught();
         let choices = process.decide(&scene, until);
-        let choices: HashMap<SpanId, Choice> =
+        let choices: FastMap<SpanId, Choice> =
             scene.calls.iter().map(|call| call.id).zip(choices).collect();
         for (id, reason) in left {
             let link = match choices.get(&id) {
-                Some(choice) => self.link(&scene, *choice, reason),
-                None => Link::None(reason),
+                Some(choice) if is_taught => self.link(&scene, *choice, reason),
+                _ => Link::None(reason),
             };
             window.set_link(id, link);
         }
     }
 
     fn link(&self, scene: &Scene, choice: Choice, reason: Reason) -> Link {
-        let Choice { parent, confidence } = choice;
+        let Choice {
+            parent, confidence, ..
+        } = choice;
         let parent = parent.and_then(|parent| scene.requests.get(parent as usize));
         match parent {
             Some(parent) if confidence >= self.floor => Link::To {
@@ -114,6 +116,16 @@ struct Bounds {
     horizon: u64,
 }
 
+/// When the last request has ended that was under way at the end of the stretch: what comes
+/// after says nothing about its calls. One that goes on for longer is not waited for.
+fn horizon(window: &Window, key: ProcessKey, until: u64, look_ns: u64) -> u64 {
+    let furthest = until.saturating_add(look_ns);
+    let open = window.open_in_process(key, until);
+    let ends = open.filter_map(|id| window.get(id)?.end_ns);
+    let last = ends.filter(|end| *end < furthest).max();
+    last.map_or(until, |end| end.saturating_add(1).max(until))
+}
+
 fn calls_of(window: &Window, key: ProcessKey, from: u64, until: u64) -> Vec<(SpanId, u64)> {
     let calls = window.calls_begun_in(key, from, until);
     calls.take(MAX_CALLS + 1).map(|call| (call.id, call.start_ns)).collect()
@@ -129,7 +141,7 @@ fn scene(window: &Window, process: &mut Process, bounds: &Bounds) -> Scene {
     requests.extend(window.requests_begun_in(key, from, horizon));
     requests.sort_by_key(|request| (request.start_ns, request.id));
     let crowd = requests.len().saturating_sub(MAX_REQUESTS);
-    let mut places = HashMap::new();
+    let mut places = FastMap::default();
     for (place, entry) in (0..).zip(requests.into_iter().skip(crowd)) {
         let request = request(process, entry, horizon);
         places.insert(entry.id, place);

@@ -5,6 +5,7 @@
 
 use super::Answer;
 use super::recording::{Recorded, Recording};
+use crate::clock::worked;
 use crate::config::{BelowFloor, Config};
 use crate::processor::SpanLinker;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as AnyValue;
@@ -17,7 +18,7 @@ use span_model::{
 };
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How often the linker is called: events of so many ns go in together.
 const DRAIN_NS: u64 = 10_000_000;
@@ -102,15 +103,15 @@ impl Feed {
             }
             batch.resource_spans = encode(ended, "0");
             let now = Monotonic::default() + Duration::from_nanos(self.clock_ns);
-            let began = Instant::now();
+            let began = worked();
             self.linker.process(batch, now, &mut out);
             self.linker.tick(now, &mut out);
-            self.busy += began.elapsed();
+            self.busy += worked() - began;
         }
         self.spans += recording.spans.len();
-        let began = Instant::now();
+        let began = worked();
         self.linker.flush(&mut out);
-        self.busy += began.elapsed();
+        self.busy += worked() - began;
         read(out, first_id, recording.spans.len())
     }
 

@@ -11,22 +11,12 @@
 //! what the first pass chose, and the confidence of such calls is low.
 
 use super::model::Model;
+use super::pair::{Dealer, Pair, ending};
+use super::rivals::{RIVALS, Rivals, is_open, rivals};
 use super::state::{Call, Request, State};
 
-/// Requests that a call may compete among.
-const RIVALS: usize = 6;
-/// Open requests that a call is weighed against; beyond, those that began last.
-const MAX_OPEN: usize = 512;
-/// Ways to deal out a pair's calls that are followed at once.
-const BEAM: usize = 8;
-/// Calls of a pair that are dealt out anew at once.
-const MAX_DEALT: usize = 64;
 /// Rounds over all pairs that changed.
 const ROUNDS: usize = 6;
-/// A request less likely than the best by this much (logarithm) is no rival.
-const HOPELESS: f32 = 16.0;
-/// What a call costs that ends after the request it is given to, before the request's end is weighed.
-const OUTLIVES: f32 = 5.0;
 /// A call is weighed against having no parent if it is at most this much likelier where it is.
 const SUSPICIOUS: f32 = 9.0;
 
@@ -49,11 +39,14 @@ pub struct Choice {
     /// Index of the request; none: it belongs to no request.
     pub parent: Option<u32>,
     /// How likely that is, by the model.
+    pub certainty: f32,
+    /// How likely that is, given how little the model may have seen.
     pub confidence: f32,
 }
 
-/// Chooses for every call of the scene; `rival` hears of every request that competed in vain.
-pub fn choose(scene: &Scene, model: &mut Model) -> Deal {
+/// Chooses for every call of the scene. A model that has `rehearsed` the scene itself is
+/// less sure by as many samples.
+pub fn choose(scene: &Scene, model: &mut Model, rehearsed: bool) -> Deal {
     let mut joint = Joint::begin(scene, model);
     let mut changed: Vec<bool> = vec![true; scene.requests.len()];
     for _ in 0..ROUNDS {
@@ -65,7 +58,7 @@ pub fn choose(scene: &Scene, model: &mut Model) -> Deal {
         }
         changed = next;
     }
-    joint.doubts();
+    joint.doubts(if rehearsed { 1.0 } else { 0.0 });
     joint.deal
 }
 
@@ -80,76 +73,15 @@ pub struct Deal {
     pub rivals: Vec<Rivals>,
 }
 
-/// Few requests.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Rivals {
-    list: [(f32, u32); RIVALS],
-    len: usize,
-    /// How all requests that could have made the call look by their threads.
-    threads: [u16; 4],
-}
-
-impl Rivals {
-    /// The requests.
-    pub fn iter(&self) -> impl Iterator<Item = u32> {
-        let list = self.list.iter().take(self.len);
-        list.map(|(_, request)| *request)
-    }
-
-    /// How many of the requests that could have made the call stand to its thread like that.
-    pub fn threads(&self) -> [u16; 4] {
-        self.threads
-    }
-
-    fn best(&self) -> Option<(f32, u32)> {
-        self.list.first().copied().filter(|_| self.len > 0)
-    }
-
-    fn add(&mut self, weight: f32, request: u32) {
-        let known = self.list.get(..self.len).unwrap_or_default();
-        let place = known.partition_point(|(other, _)| *other >= weight);
-        if place >= RIVALS {
-            return;
-        }
-        self.len = (self.len + 1).min(RIVALS);
-        if let Some(tail) = self.list.get_mut(place..self.len) {
-            tail.rotate_right(1);
-            if let Some(first) = tail.first_mut() {
-                *first = (weight, request);
-            }
-        }
-    }
-
-    fn drop_hopeless(&mut self) {
-        let best = self.best().map_or(0.0, |(weight, _)| weight);
-        let hopeful = |(weight, _): &(f32, u32)| best - *weight < HOPELESS;
-        self.len = self.list.iter().take(self.len).filter(|r| hopeful(r)).count();
-    }
-}
-
 struct Joint<'a> {
     scene: &'a Scene,
     model: &'a mut Model,
     deal: Deal,
     /// Log-likelihood of each request with its calls.
     scores: Vec<f32>,
-    beam: Vec<Way>,
-    spare: Vec<Way>,
-}
-
-/// One way to deal out a pair's calls so far.
-#[derive(Clone, Copy)]
-struct Way {
-    score: f32,
-    states: [State; 2],
-    /// Bit n: the call n goes to the second.
-    second: u128,
-}
-
-/// Two requests and all calls of both.
-struct Pair {
-    requests: [u32; 2],
-    calls: Vec<u32>,
+    dealer: Dealer,
+    /// How likely each rival of each call is, against the chosen parent.
+    odds: Vec<[f32; RIVALS]>,
 }
 
 /// First pass.
@@ -178,6 +110,7 @@ impl<'a> Joint<'a> {
             deal.rivals.push(rivals);
             deal.choices.push(Choice {
                 parent,
+                certainty: 1.0,
                 confidence: 1.0,
             });
             if let Some(parent) = parent {
@@ -192,47 +125,14 @@ impl<'a> Joint<'a> {
             model,
             deal,
             scores: vec![0.0; scene.requests.len()],
-            beam: Vec::new(),
-            spare: Vec::new(),
+            dealer: Dealer::default(),
+            odds: vec![[0.0; RIVALS]; scene.calls.len()],
         };
         for (request, _) in (0..).zip(&scene.requests) {
             joint.rescore(request);
         }
         joint
     }
-}
-
-fn rivals(scene: &Scene, model: &mut Model, states: &[State], open: &[u32], call: &Call) -> Rivals {
-    let mut rivals = Rivals::default();
-    let crowd = open.len().saturating_sub(MAX_OPEN);
-    for request in open.iter().skip(crowd) {
-        let (Some(state), Some(known)) = (
-            states.get(*request as usize),
-            scene.requests.get(*request as usize),
-        ) else {
-            continue;
-        };
-        let event = state.call(call);
-        let mut weight = model.weigh(state, &event);
-        if let Some(count) = rivals.threads.get_mut(event.thread() as usize) {
-            *count = count.saturating_add(1);
-        }
-        if let (Some(call), Some(request)) = (call.end_ns, known.end_ns)
-            && call > request
-        {
-            weight -= OUTLIVES;
-        }
-        rivals.add(weight, *request);
-    }
-    rivals.drop_hopeless();
-    rivals
-}
-
-fn is_open(scene: &Scene, request: u32, call: &Call) -> bool {
-    let request = scene.requests.get(request as usize);
-    request.is_some_and(|request| {
-        request.start_ns <= call.start_ns && request.end_ns.is_none_or(|end| call.start_ns < end)
-    })
 }
 
 fn give(calls: &mut [Vec<u32>], request: u32, call: u32) {
@@ -274,16 +174,8 @@ impl Joint<'_> {
                 state = state.after(call);
             }
         }
-        score + self.ending(request, &state)
-    }
-
-    fn ending(&mut self, request: u32, state: &State) -> f32 {
-        match self.scene.requests.get(request as usize) {
-            Some(request) => request.end_ns.map_or(0.0, |end| {
-                self.model.weigh(state, &state.end(request, end))
-            }),
-            None => 0.0,
-        }
+        let request = self.scene.requests.get(request as usize);
+        score + request.map_or(0.0, |request| ending(self.model, &state, request))
     }
 
     fn rescore(&mut self, request: u32) {
@@ -333,31 +225,23 @@ impl Joint<'_> {
         all
     }
 
-    fn pair(&self, one: u32, other: u32) -> Pair {
-        let mut calls: Vec<u32> = self.calls_of(one).to_vec();
-        calls.extend_from_slice(self.calls_of(other));
-        calls.sort_unstable();
-        Pair {
-            requests: [one, other],
-            calls,
-        }
-    }
-
-    /// True if there was a better way.
+    /// True if there was a better way; if not, tells how good the other ways are.
     fn deal_pair(&mut self, one: u32, other: u32) -> bool {
-        let pair = self.pair(one, other);
+        let (scene, deal) = (self.scene, &self.deal);
+        let Some(pair) = Pair::new(scene, deal, one, other) else {
+            return false;
+        };
         let now = self.score_of(one) + self.score_of(other);
-        self.ways(&pair);
-        let Some(best) = best(&self.beam) else {
+        let Some(best) = self.dealer.deal(scene, self.model, &pair) else {
             return false;
         };
         if best.score <= now + 1e-3 {
+            self.doubt(&pair);
             return false;
         }
         let [mut firsts, mut seconds] = [Vec::new(), Vec::new()];
-        for (bit, call) in (0..).zip(&pair.calls) {
-            let is_second = self.goes_to_second(&pair, bit, *call, best.second);
-            let (to, list) = if is_second {
+        for (bit, (call, _)) in pair.calls.iter().enumerate() {
+            let (to, list) = if pair.gives_to_second(&best, bit) {
                 (other, &mut seconds)
             } else {
                 (one, &mut firsts)
@@ -373,89 +257,26 @@ impl Joint<'_> {
             }
             self.rescore(request);
         }
+        // What is left to doubt is told when the pair comes up again: both have changed.
         true
     }
 
-    fn goes_to_second(&self, pair: &Pair, bit: usize, call: u32, second: u128) -> bool {
-        if bit < MAX_DEALT {
-            second >> bit & 1 == 1
-        } else {
-            let [_, other] = pair.requests;
-            self.parent_of(call) == Some(other)
-        }
-    }
-
-    /// Fills the beam with the best ways to deal out the pair's calls.
-    fn ways(&mut self, pair: &Pair) {
-        let [one, other] = pair.requests;
-        let scene = self.scene;
-        self.beam.clear();
-        let states = (
-            scene.states.get(one as usize),
-            scene.states.get(other as usize),
-        );
-        let (Some(first), Some(second)) = states else {
-            return;
-        };
-        self.beam.push(Way {
-            score: 0.0,
-            states: [*first, *second],
-            second: 0,
-        });
-        for (bit, index) in (0..).zip(&pair.calls) {
-            let Some(call) = scene.calls.get(*index as usize) else {
-                continue;
-            };
-            let stays = self.is_pinned(*index) || bit >= MAX_DEALT;
-            let parent = self.parent_of(*index);
-            let may = [one, other].map(|request| {
-                if stays {
-                    parent == Some(request)
-                } else {
-                    parent == Some(request) || is_open(scene, request, call)
-                }
-            });
-            self.spare.clear();
-            for way in &self.beam {
-                for (side, may) in (0_u8..).zip(may) {
-                    let Some(state) = way.states.get(usize::from(side)) else {
-                        continue;
-                    };
-                    if !may {
-                        continue;
-                    }
-                    let mut longer = *way;
-                    longer.score += self.model.weigh(state, &state.call(call));
-                    if bit < MAX_DEALT {
-                        longer.second |= u128::from(side) << bit;
-                    }
-                    if let Some(place) = longer.states.get_mut(usize::from(side)) {
-                        *place = state.after(call);
-                    }
-                    self.spare.push(longer);
-                }
-            }
-            std::mem::swap(&mut self.beam, &mut self.spare);
-            if self.beam.len() > BEAM {
-                self.beam.sort_by(|a, b| b.score.total_cmp(&a.score));
-                self.beam.truncate(BEAM);
-            }
-        }
-        for index in 0..self.beam.len() {
-            let Some(way) = self.beam.get(index).copied() else {
-                continue;
-            };
-            let [first, second] = way.states;
-            let ends = self.ending(one, &first) + self.ending(other, &second);
-            if let Some(way) = self.beam.get_mut(index) {
-                way.score += ends;
+    /// Writes down how likely the pair's other ways are, for each call.
+    fn doubt(&mut self, pair: &Pair) {
+        for (bit, (call, _)) in pair.calls.iter().enumerate() {
+            let [one, other] = pair.requests;
+            let is_second = self.parent_of(*call) == Some(other);
+            let rival = if is_second { one } else { other };
+            let odds = self.dealer.odds_against(pair, bit, is_second);
+            let rivals = self.deal.rivals.get(*call as usize);
+            // One that is no rival by itself takes the place of the last.
+            let slot = rivals.map_or(0, |rivals| rivals.slot(rival));
+            let place = self.odds.get_mut(*call as usize);
+            if let Some(place) = place.and_then(|odds| odds.get_mut(slot)) {
+                *place = odds;
             }
         }
     }
-}
-
-fn best(ways: &[Way]) -> Option<Way> {
-    ways.iter().copied().max_by(|a, b| a.score.total_cmp(&b.score))
 }
 
 /// Calls without a parent.
@@ -518,29 +339,25 @@ impl Joint<'_> {
 /// Confidence.
 impl Joint<'_> {
     /// Sums up, for each call, how likely other parents are against the chosen one.
-    fn doubts(&mut self) {
-        let mut odds = vec![0.0_f32; self.scene.calls.len()];
-        for request in (0..).take(self.scene.requests.len()) {
-            for rival in self.rivals_of(request) {
-                // A pair is listed from one side or from both; it counts once.
-                if rival < request && self.rivals_of(rival).contains(&request) {
-                    continue;
-                }
-                self.doubts_of_pair(request, rival, &mut odds);
-            }
-        }
+    fn doubts(&mut self, rehearsed: f32) {
         let supports = self.supports();
         for call in (0..).take(self.scene.calls.len()) {
+            if self.is_pinned(call) {
+                continue;
+            }
             let root = self.root_odds(call);
+            let rivals = self.deal.rivals.get(call as usize);
             let Some(choice) = self.deal.choices.get_mut(call as usize) else {
                 continue;
             };
-            if self.scene.pinned.get(call as usize).is_some_and(Option::is_some) {
-                continue;
-            }
-            let odds = odds.get(call as usize).copied().unwrap_or(0.0) + root;
+            let own = choice.parent.zip(rivals).map(|(parent, rivals)| rivals.slot(parent));
+            let odds = self.odds.get(call as usize).into_iter().flatten().enumerate();
+            let others = odds.filter(|(slot, _)| Some(*slot) != own);
+            let others: f32 = others.map(|(_, odds)| odds).sum();
             let support = supports.get(call as usize).copied().unwrap_or(0.0);
-            choice.confidence = (support + 1.0) / (support + 3.0) / (1.0 + odds);
+            let support = (support - rehearsed).max(0.0);
+            choice.certainty = 1.0 / (1.0 + others + root);
+            choice.confidence = choice.certainty * (support + 1.0) / (support + 3.0);
         }
     }
 
@@ -560,30 +377,6 @@ impl Joint<'_> {
             }
         }
         supports
-    }
-
-    fn doubts_of_pair(&mut self, one: u32, other: u32, odds: &mut [f32]) {
-        let pair = self.pair(one, other);
-        self.ways(&pair);
-        let Some(top) = best(&self.beam) else { return };
-        let shares: Vec<f32> = self.beam.iter().map(|way| (way.score - top.score).exp()).collect();
-        for (bit, call) in (0..MAX_DEALT).zip(&pair.calls) {
-            if self.is_pinned(*call) {
-                continue;
-            }
-            let is_second = u128::from(self.parent_of(*call) == Some(other));
-            let (mut same, mut different) = (0.0, 0.0);
-            for (way, share) in self.beam.iter().zip(&shares) {
-                if way.second >> bit & 1 == is_second {
-                    same += share;
-                } else {
-                    different += share;
-                }
-            }
-            if let Some(odds) = odds.get_mut(*call as usize) {
-                *odds += different / same.max(1e-9);
-            }
-        }
     }
 
     /// How likely it is that a call has no parent, against what was chosen.

@@ -12,6 +12,8 @@
 mod gap;
 mod joint;
 mod model;
+mod pair;
+mod rivals;
 mod state;
 
 pub use joint::{Choice, Scene};
@@ -102,13 +104,13 @@ impl Process {
     /// Chooses the parents of the scene's calls. Those that begin before `until_ns`
     /// are decided by that, and teach.
     pub fn decide(&mut self, scene: &Scene, until_ns: u64) -> Vec<Choice> {
-        let mut deal = joint::choose(scene, &mut self.model);
+        let mut deal = joint::choose(scene, &mut self.model, false);
         if self.model.learned() < YOUNG {
             for _ in 0..REHEARSALS {
                 let mut model = self.model.clone();
                 let rehearsed = self.lessons(scene, &deal, u64::MAX);
                 rehearsed.teach(&mut model);
-                deal = joint::choose(scene, &mut model);
+                deal = joint::choose(scene, &mut model, true);
             }
         }
         let lessons = self.lessons(scene, &deal, until_ns);
@@ -121,6 +123,11 @@ impl Process {
         }
         self.decided_until_ns = self.decided_until_ns.max(until_ns);
         deal.choices
+    }
+
+    /// What the process does was seen often enough to tell one request from another.
+    pub fn is_taught(&self) -> bool {
+        self.model.learned() >= 1.0
     }
 
     /// What the deal says of events before `until_ns`.
@@ -137,7 +144,7 @@ impl Process {
                     break;
                 };
                 let choice = deal.choices.get(*index as usize);
-                let own = choice.map_or(0.0, |choice| choice.confidence);
+                let own = choice.map_or(0.0, |choice| choice.certainty);
                 let event = state.call(call);
                 lessons.add(&state, event, sure * own);
                 lessons.threads.push(event.thread());
@@ -156,7 +163,7 @@ impl Process {
         let calls = scene.calls.iter().take_while(|call| call.start_ns < until_ns);
         for ((call, choice), rivals) in calls.zip(&deal.choices).zip(&deal.rivals) {
             if choice.parent.is_none() && rivals.threads() == [0; 4] {
-                lessons.roots.push((call.kind, choice.confidence));
+                lessons.roots.push((call.kind, choice.certainty));
             }
             lessons.chances.push(rivals.threads());
         }

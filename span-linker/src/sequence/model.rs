@@ -15,8 +15,31 @@
 use super::gap::{BINS, Histogram, any_gap, bin, log_densities};
 use super::state::{Event, State, VIEWS, mix};
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::FixedState>;
+/// Keys of views are hashes already.
+type Hashed<V> = HashMap<u64, V, BuildHasherDefault<Keep>>;
+
+/// Takes a hash as it is.
+#[derive(Clone, Copy, Debug, Default)]
+struct Keep(u64);
+
+impl Hasher for Keep {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
 
 /// Histograms of one process; beyond, sequences that are new are judged by coarser views.
 pub const MAX_HISTOGRAMS: usize = 2048;
@@ -37,8 +60,8 @@ const BACKGROUND_PER_SECOND: f32 = 1e-3;
 /// The model of one process.
 #[derive(Clone, Debug)]
 pub struct Model {
-    views: Map<u64, View>,
-    histograms: Map<u64, Gaps>,
+    views: Hashed<View>,
+    histograms: Hashed<Gaps>,
     kinds: Map<u32, ()>,
     chance: Chance,
     background: Map<u32, f32>,
@@ -73,8 +96,8 @@ struct Chance([f32; 4]);
 impl Default for Model {
     fn default() -> Self {
         Self {
-            views: Map::default(),
-            histograms: Map::default(),
+            views: Hashed::default(),
+            histograms: Hashed::default(),
             kinds: Map::default(),
             chance: Chance([1.0, 0.5, 0.5, 9.0]),
             background: Map::default(),
