@@ -29,7 +29,12 @@ pub enum Late {
 /// Decides a span's parent and fixes the trace of it and of all its ancestors.
 ///
 /// `preferred` is taken where the trace would begin with a root of ours.
-pub fn trace_of(window: &mut Window, id: SpanId, preferred: Option<Trace>, decoder: &mut Decoder) -> Trace {
+pub fn trace_of(
+    window: &mut Window,
+    id: SpanId,
+    preferred: Option<Trace>,
+    decoder: &mut Decoder,
+) -> Trace {
     let mut path = Vec::new();
     let walk = window.next_walk();
     let mut current = id;
@@ -88,7 +93,8 @@ pub fn find_caller_again(window: &mut Window, server: SpanId, decoder: &mut Deco
     else {
         return;
     };
-    if window.get(caller).is_some() && trace_of(window, caller, Some(trace), decoder).id == trace.id {
+    if window.get(caller).is_some() && trace_of(window, caller, Some(trace), decoder).id == trace.id
+    {
         let parent = Parent::Span(caller);
         window.set_link(
             server,

@@ -91,7 +91,10 @@ pub fn take_entry(span: &mut Span, id: SpanId, process: ProcessKey) -> Entry {
 }
 
 /// Attributes that tell what a request asks for, beside the span's name.
-const KIND_ATTRIBUTES: [&str; 4] = [semconv::SERVER_ADDRESS, semconv::SERVER_PORT, semconv::URL_FULL,
+const KIND_ATTRIBUTES: [&str; 4] = [
+    semconv::SERVER_ADDRESS,
+    semconv::SERVER_PORT,
+    semconv::URL_FULL,
     semconv::URL_PATH,
 ];
 
@@ -118,10 +121,15 @@ fn kind(span: &Span) -> u32 {
 
 /// The first segments of a URL's path; those with digits are ids, more often than not.
 fn words(url: &str) -> impl Iterator<Item = &str> {
-    let after_scheme = url.split_once("://").and_then(|(_, rest)| rest.split_once('/'));
+    let after_scheme = url
+        .split_once("://")
+        .and_then(|(_, rest)| rest.split_once('/'));
     let path = after_scheme.map_or(url, |(_, path)| path);
     let path = path.split(['?', '#']).next().unwrap_or_default();
-    let segments = path.split('/').filter(|segment| !segment.is_empty()).take(3);
+    let segments = path
+        .split('/')
+        .filter(|segment| !segment.is_empty())
+        .take(3);
     segments.filter(|segment| !segment.bytes().any(|byte| byte.is_ascii_digit()))
 }
 

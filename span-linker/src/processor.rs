@@ -337,7 +337,10 @@ impl SpanLinker {
             let link = entry.link.unwrap_or(Link::None(Reason::NoEvidence));
             otlp::write_link(&mut span, entry.side, link, trace);
             count(&mut self.stats, link);
-            if let Link::Unsure { request, confidence } = link
+            if let Link::Unsure {
+                request,
+                confidence,
+            } = link
                 && self.config.below_floor == BelowFloor::Link
             {
                 // Its trace is not fixed for the sake of a doubt.

@@ -10,9 +10,9 @@
 
 use super::{Decoder, ladder};
 use crate::sequence::{Call, Choice, Process, Request, Scene, State};
-use crate::window::{FastMap, Window};
 use crate::window::entry::Entry;
 use crate::window::link::{Link, Method, Parent, Reason};
+use crate::window::{FastMap, Window};
 use span_model::{ProcessKey, SpanId};
 
 /// Calls of one stretch, and of the look beyond it; with more, both are shorter.
@@ -47,7 +47,9 @@ impl Decoder {
         let end = (from / self.stretch_ns + 1).saturating_mul(self.stretch_ns);
         let calls = calls_of(window, key, from, end);
         // Too many calls: the stretch ends before the first that has no place.
-        let until = calls.get(MAX_CALLS).map_or(end, |(_, start)| (*start).max(from + 1));
+        let until = calls
+            .get(MAX_CALLS)
+            .map_or(end, |(_, start)| (*start).max(from + 1));
         let mut left = Vec::new();
         for (id, _) in calls.into_iter().filter(|(_, start)| *start < until) {
             if let Some(reason) = ladder::climb(window, id, self.floor) {
@@ -63,13 +65,21 @@ impl Decoder {
             key,
             from,
             until,
-            horizon: horizon(window, key, until, self.look_ns),
+            horizon: if process.is_young() {
+                until.saturating_add(self.look_ns)
+            } else {
+                horizon(window, key, until, self.look_ns)
+            },
         };
         let scene = scene(window, process, &bounds);
-        let is_taught = process.is_taught();
         let choices = process.decide(&scene, until);
-        let choices: FastMap<SpanId, Choice> =
-            scene.calls.iter().map(|call| call.id).zip(choices).collect();
+        let is_taught = process.is_taught();
+        let choices: FastMap<SpanId, Choice> = scene
+            .calls
+            .iter()
+            .map(|call| call.id)
+            .zip(choices)
+            .collect();
         for (id, reason) in left {
             let link = match choices.get(&id) {
                 Some(choice) if is_taught => self.link(&scene, *choice, reason),
@@ -120,6 +130,7 @@ struct Bounds {
 /// after says nothing about its calls. One that goes on for longer is not waited for.
 fn horizon(window: &Window, key: ProcessKey, until: u64, look_ns: u64) -> u64 {
     let furthest = until.saturating_add(look_ns);
+
     let open = window.open_in_process(key, until);
     let ends = open.filter_map(|id| window.get(id)?.end_ns);
     let last = ends.filter(|end| *end < furthest).max();
@@ -128,11 +139,19 @@ fn horizon(window: &Window, key: ProcessKey, until: u64, look_ns: u64) -> u64 {
 
 fn calls_of(window: &Window, key: ProcessKey, from: u64, until: u64) -> Vec<(SpanId, u64)> {
     let calls = window.calls_begun_in(key, from, until);
-    calls.take(MAX_CALLS + 1).map(|call| (call.id, call.start_ns)).collect()
+    calls
+        .take(MAX_CALLS + 1)
+        .map(|call| (call.id, call.start_ns))
+        .collect()
 }
 
 fn scene(window: &Window, process: &mut Process, bounds: &Bounds) -> Scene {
-    let Bounds { key, from, until, horizon } = *bounds;
+    let Bounds {
+        key,
+        from,
+        until,
+        horizon,
+    } = *bounds;
     let mut scene = Scene::default();
     let before = window.open_in_process(key, from.saturating_sub(1));
     let mut requests: Vec<&Entry> = before.filter_map(|id| window.get(id)).collect();

@@ -98,7 +98,9 @@ impl Feed {
                     let resource = self.resource(process);
                     ended.push(finished(id(*index), span, facts, times, resource));
                 } else {
-                    batch.openings.push(opening(id(*index), span, facts, times, process));
+                    batch
+                        .openings
+                        .push(opening(id(*index), span, facts, times, process));
                 }
             }
             batch.resource_spans = encode(ended, "0");
@@ -131,7 +133,11 @@ impl Feed {
 }
 
 fn kind(span: &Recorded) -> SpanKind {
-    if span.ingress { SpanKind::Server } else { SpanKind::Client }
+    if span.ingress {
+        SpanKind::Server
+    } else {
+        SpanKind::Client
+    }
 }
 
 fn opening(
@@ -180,7 +186,10 @@ fn facts(recording: &Recording, exact: f64, id: &dyn Fn(usize) -> SpanId) -> Vec
     let mut facts: Vec<LinkFacts> = spans
         .iter()
         .map(|span| LinkFacts {
-            caller: span.above.filter(|_| span.ingress).map(|above| id(above as usize)),
+            caller: span
+                .above
+                .filter(|_| span.ingress)
+                .map(|above| id(above as usize)),
             tokens: span.token.into_iter().collect(),
             request_tid: span.tids.0,
             response_tid: span.tids.1,
@@ -188,7 +197,9 @@ fn facts(recording: &Recording, exact: f64, id: &dyn Fn(usize) -> SpanId) -> Vec
         })
         .collect();
     for (index, span) in spans.iter().enumerate() {
-        let above = span.above.filter(|_| !span.ingress && recording.is_chosen(index, exact));
+        let above = span
+            .above
+            .filter(|_| !span.ingress && recording.is_chosen(index, exact));
         for place in above.into_iter().flat_map(|above| [above as usize, index]) {
             let token = u64::from(above.unwrap_or(0)) << 1 | 1;
             if let Some(facts) = facts.get_mut(place)
@@ -269,7 +280,10 @@ fn read(out: Vec<Batch>, first_id: u64, count: usize) -> Linked {
             continue;
         };
         let parent = index(&span.parent_span_id);
-        let unsure = span.links.first().filter(|link| !link.attributes.is_empty());
+        let unsure = span
+            .links
+            .first()
+            .filter(|link| !link.attributes.is_empty());
         let answer = match (parent, unsure) {
             (Some(parent), _) => Some((parent, confidence(&span.attributes), true)),
             (None, Some(link)) => {
@@ -295,14 +309,19 @@ fn read(out: Vec<Batch>, first_id: u64, count: usize) -> Linked {
 
 fn method(span: &OtlpSpan) -> String {
     let text = |key: &str| {
-        let attribute = span.attributes.iter().find(|attribute| attribute.key == key)?;
+        let attribute = span
+            .attributes
+            .iter()
+            .find(|attribute| attribute.key == key)?;
         match attribute.value.as_ref()?.value.as_ref()? {
             AnyValue::StringValue(text) => Some(text.clone()),
             _ => None,
         }
     };
     let reason = text("deeptrace.link.reason").map(|reason| format!("none: {reason}"));
-    reason.or_else(|| text(span_model::METHOD)).unwrap_or_default()
+    reason
+        .or_else(|| text(span_model::METHOD))
+        .unwrap_or_default()
 }
 
 fn confidence(attributes: &[opentelemetry_proto::tonic::common::v1::KeyValue]) -> f64 {

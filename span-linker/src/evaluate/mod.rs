@@ -3,11 +3,14 @@
 //! Drives the processor itself, in the recording's own time; the methods that are compared
 //! with it (`baselines`) see the same spans. Nothing here runs in a collector.
 
+mod baselines;
 mod feed;
 mod recording;
 mod report;
 mod score;
 
+use crate::clock::worked;
+use baselines::Baseline;
 use feed::Feed;
 use recording::Recording;
 use std::io::Write;
@@ -44,6 +47,9 @@ pub struct Options {
     /// Give away the parents of this share of calls
     #[arg(long, value_name = "SHARE", default_value = "0", value_parser = share)]
     exact: f64,
+    /// Link by these methods too
+    #[arg(long, value_enum, value_delimiter = ',')]
+    baseline: Vec<Baseline>,
     /// Least confidence of a link
     #[arg(long, default_value_t = 0.8)]
     floor: f64,
@@ -81,7 +87,11 @@ pub struct Answer {
 
 /// Links the recordings and writes a report on each.
 pub fn evaluate(options: &Options, out: &mut dyn Write) -> Result<(), Error> {
-    let learned: Result<Vec<_>, _> = options.learn.iter().map(|file| Recording::read(file)).collect();
+    let learned: Result<Vec<_>, _> = options
+        .learn
+        .iter()
+        .map(|file| Recording::read(file))
+        .collect();
     let mut learned = learned?;
     for file in &options.files {
         let whole = Recording::read(file)?;
@@ -110,6 +120,12 @@ pub fn evaluate(options: &Options, out: &mut dyn Write) -> Result<(), Error> {
         report::head(out, file, &recording)?;
         report::one(out, &recording, &linked.answers, feed.busy)?;
         report::methods(out, &recording, &linked)?;
+        for baseline in &options.baseline {
+            let began = worked();
+            let answers = baselines::link(*baseline, &recording);
+            writeln!(out, "  beside it: {baseline:?}")?;
+            report::one(out, &recording, &answers, worked() - began)?;
+        }
     }
     Ok(())
 }
@@ -119,7 +135,9 @@ fn share(text: &str) -> Result<f64, String> {
         Some(number) => (number, 100.0),
         None => (text, 1.0),
     };
-    let number: f64 = number.parse().map_err(|_| "a share is 0.01 or 1%".to_owned())?;
+    let number: f64 = number
+        .parse()
+        .map_err(|_| "a share is 0.01 or 1%".to_owned())?;
     let share = number / scale;
     if (0.0..=1.0).contains(&share) {
         Ok(share)

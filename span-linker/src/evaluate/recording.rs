@@ -81,7 +81,8 @@ impl Recording {
 
     /// Orders the spans, drops those with a name twice and finds who is above whom.
     fn settle(&mut self) {
-        self.spans.sort_by(|a, b| (a.start_ns, &a.id).cmp(&(b.start_ns, &b.id)));
+        self.spans
+            .sort_by(|a, b| (a.start_ns, &a.id).cmp(&(b.start_ns, &b.id)));
         let mut seen = HashMap::new();
         self.spans.retain(|span| {
             let key = (span.process, span.ingress, span.id.clone());
@@ -189,7 +190,9 @@ const MINUTE_NS: u64 = 60_000_000_000;
 
 /// A number from 0 to 1 that depends on the text and nothing else.
 fn chance(text: &str, salt: u64) -> f64 {
-    let hash = hash(text).wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(salt);
+    let hash = hash(text)
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        .wrapping_add(salt);
     let mixed = (hash ^ (hash >> 31)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let top = u32::try_from((mixed ^ (mixed >> 29)) >> 32).unwrap_or(0);
     f64::from(top) / f64::from(u32::MAX)
@@ -297,7 +300,11 @@ fn read_lines(text: &str, names: &mut Names) -> Result<Vec<Recorded>, String> {
             process: names.processes.number(&line.s),
             ingress,
             operation: line.o,
-            peer: if ingress { String::new() } else { line.p.unwrap_or_default() },
+            peer: if ingress {
+                String::new()
+            } else {
+                line.p.unwrap_or_default()
+            },
             start_ns: line.a,
             end_ns: line.b.max(line.a),
             id: line.i,
@@ -355,7 +362,11 @@ fn read_messages(text: &str, names: &mut Names) -> Result<Vec<Recorded>, String>
             continue;
         }
         let ingress = req.direction == "Ingress";
-        let port = if ingress { req.quintuple.dst_port } else { req.quintuple.src_port };
+        let port = if ingress {
+            req.quintuple.dst_port
+        } else {
+            req.quintuple.src_port
+        };
         let host = header(&req.payload, "host").unwrap_or_default();
         let operation: Vec<&str> = req.payload.split(' ').take(2).collect();
         spans.push(Recorded {
@@ -363,11 +374,19 @@ fn read_messages(text: &str, names: &mut Names) -> Result<Vec<Recorded>, String>
             process: names.processes.number(&req.tgid.to_string()),
             ingress,
             operation: operation.join(" "),
-            peer: if ingress { String::new() } else { host.to_owned() },
+            peer: if ingress {
+                String::new()
+            } else {
+                host.to_owned()
+            },
             start_ns: req.timestamp_ns,
             end_ns: resp.timestamp_ns.max(req.timestamp_ns),
             // A request is named after its trace, so that its calls can name it.
-            id: if ingress { trace.to_owned() } else { number.to_string() },
+            id: if ingress {
+                trace.to_owned()
+            } else {
+                number.to_string()
+            },
             above_id: (!ingress).then(|| trace.to_owned()),
             above: None,
             has_parent: false,

@@ -14,7 +14,10 @@ pub fn head(out: &mut dyn Write, file: &Path, recording: &Recording) -> Result<(
     let (mean, p95) = candidates(recording);
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     let spans = recording.spans.len();
-    writeln!(out, "{name}: {spans} spans, {mean:.2} candidates a call (95 %: {p95})")?;
+    writeln!(
+        out,
+        "{name}: {spans} spans, {mean:.2} candidates a call (95 %: {p95})"
+    )?;
     Ok(())
 }
 
@@ -65,7 +68,12 @@ pub fn one(
 /// How the parents were found.
 pub fn methods(out: &mut dyn Write, recording: &Recording, linked: &Linked) -> Result<(), Error> {
     let mut methods: BTreeMap<&str, Share> = BTreeMap::new();
-    for ((span, method), answer) in recording.spans.iter().zip(&linked.methods).zip(&linked.answers) {
+    for ((span, method), answer) in recording
+        .spans
+        .iter()
+        .zip(&linked.methods)
+        .zip(&linked.answers)
+    {
         if !span.ingress {
             let share = methods.entry(method).or_default();
             let right = answer.map(|answer| answer.parent) == span.above;
@@ -74,7 +82,12 @@ pub fn methods(out: &mut dyn Write, recording: &Recording, linked: &Linked) -> R
         }
     }
     for (method, share) in methods {
-        writeln!(out, "    {method}: {} calls, best guess right {:.3}", share.all, share.value())?;
+        writeln!(
+            out,
+            "    {method}: {} calls, best guess right {:.3}",
+            share.all,
+            share.value()
+        )?;
     }
     Ok(())
 }

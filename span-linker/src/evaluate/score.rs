@@ -93,7 +93,8 @@ impl Score {
         if span.above.is_some() {
             self.pair_by_parent.add(right);
             let parent = answer.and_then(|a| recording.spans.get(a.parent as usize));
-            self.pair_by_trace.add(parent.is_some_and(|parent| parent.trace == span.trace));
+            self.pair_by_trace
+                .add(parent.is_some_and(|parent| parent.trace == span.trace));
         }
         let given = answer.filter(|answer| answer.given);
         if given.is_some() {
@@ -103,7 +104,9 @@ impl Score {
             self.recall.add(right && given.is_some());
         }
         let Some(answer) = answer else { return };
-        let bin = BINS.partition_point(|low| *low <= answer.confidence).saturating_sub(1);
+        let bin = BINS
+            .partition_point(|low| *low <= answer.confidence)
+            .saturating_sub(1);
         if let (Some(share), Some(sum)) =
             (self.reliability.get_mut(bin), self.confidence.get_mut(bin))
         {
@@ -130,7 +133,11 @@ pub fn candidates(recording: &Recording) -> (f64, usize) {
             continue;
         }
         open.retain(|request| request.end_ns > span.start_ns);
-        counts.push(open.iter().filter(|request| request.end_ns >= span.end_ns).count());
+        counts.push(
+            open.iter()
+                .filter(|request| request.end_ns >= span.end_ns)
+                .count(),
+        );
     }
     counts.sort_unstable();
     let sum = Share {

@@ -97,7 +97,10 @@ mod tests {
     #[test]
     fn longer_gaps_never_fall_into_earlier_bins_and_all_bins_have_their_width() {
         let mut last = 0;
-        for gap in (0..100_000).step_by(7).chain((17..64).map(|bits| 1 << bits)) {
+        for gap in (0..100_000)
+            .step_by(7)
+            .chain((17..64).map(|bits| 1 << bits))
+        {
             let bin = bin(gap);
             assert!(bin >= last && bin < BINS, "{gap}: {bin} after {last}");
             last = bin;

@@ -38,9 +38,9 @@ pub struct Scene {
 pub struct Choice {
     /// Index of the request; none: it belongs to no request.
     pub parent: Option<u32>,
-    /// How likely that is, by the model.
+    /// How much it may teach: as `confidence`, but what was learned of the scene itself counts.
     pub certainty: f32,
-    /// How likely that is, given how little the model may have seen.
+    /// How likely that is.
     pub confidence: f32,
 }
 
@@ -313,7 +313,12 @@ impl Joint<'_> {
 
     /// How much likelier a call is with its parent than without one.
     fn gain(&mut self, call: u32, parent: u32) -> f32 {
-        let without: Vec<u32> = self.calls_of(parent).iter().copied().filter(|c| *c != call).collect();
+        let without: Vec<u32> = self
+            .calls_of(parent)
+            .iter()
+            .copied()
+            .filter(|c| *c != call)
+            .collect();
         let without = self.score(parent, without.into_iter());
         self.score_of(parent) - without - self.background(call)
     }
@@ -336,6 +341,11 @@ impl Joint<'_> {
     }
 }
 
+/// How far the model may be believed about an event that it has seen so often.
+fn known(support: f32) -> f32 {
+    (support + 1.0) / (support + 3.0)
+}
+
 /// Confidence.
 impl Joint<'_> {
     /// Sums up, for each call, how likely other parents are against the chosen one.
@@ -350,14 +360,22 @@ impl Joint<'_> {
             let Some(choice) = self.deal.choices.get_mut(call as usize) else {
                 continue;
             };
-            let own = choice.parent.zip(rivals).map(|(parent, rivals)| rivals.slot(parent));
-            let odds = self.odds.get(call as usize).into_iter().flatten().enumerate();
+            let own = choice
+                .parent
+                .zip(rivals)
+                .map(|(parent, rivals)| rivals.slot(parent));
+            let odds = self
+                .odds
+                .get(call as usize)
+                .into_iter()
+                .flatten()
+                .enumerate();
             let others = odds.filter(|(slot, _)| Some(*slot) != own);
             let others: f32 = others.map(|(_, odds)| odds).sum();
             let support = supports.get(call as usize).copied().unwrap_or(0.0);
-            let support = (support - rehearsed).max(0.0);
-            choice.certainty = 1.0 / (1.0 + others + root);
-            choice.confidence = choice.certainty * (support + 1.0) / (support + 3.0);
+            let others = 1.0 / (1.0 + others + root);
+            choice.certainty = others * known(support);
+            choice.confidence = others * known((support - rehearsed).max(0.0));
         }
     }
 
@@ -389,7 +407,9 @@ impl Joint<'_> {
             None => {
                 let best = self.deal.rivals.get(call as usize).and_then(Rivals::best);
                 let background = self.background(call);
-                best.map_or(0.0, |(weight, _)| (weight - background).min(SUSPICIOUS).exp())
+                best.map_or(0.0, |(weight, _)| {
+                    (weight - background).min(SUSPICIOUS).exp()
+                })
             }
         }
     }

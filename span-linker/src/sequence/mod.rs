@@ -28,8 +28,10 @@ type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 /// Processes whose models are kept; beyond, the one that was idle longest goes.
 const MAX_PROCESSES: usize = 4096;
+/// A model that has learned less tells nothing.
+const TAUGHT: f32 = 20.0;
 /// A model that has learned less goes over a stretch again with what it has learned from it.
-const YOUNG: f32 = 4000.0;
+const YOUNG: f32 = 1500.0;
 const REHEARSALS: usize = 3;
 /// Links less sure than this teach nothing.
 const LEAST_TEACHING: f32 = 0.2;
@@ -61,7 +63,10 @@ impl Sequences {
     pub fn process(&mut self, key: ProcessKey) -> &mut Process {
         self.turn += 1;
         if self.processes.len() >= MAX_PROCESSES && !self.processes.contains_key(&key) {
-            let idle = self.processes.iter().min_by_key(|(_, process)| process.turn);
+            let idle = self
+                .processes
+                .iter()
+                .min_by_key(|(_, process)| process.turn);
             if let Some(idle) = idle.map(|(key, _)| *key) {
                 self.processes.remove(&idle);
                 self.forgotten += 1;
@@ -105,7 +110,7 @@ impl Process {
     /// are decided by that, and teach.
     pub fn decide(&mut self, scene: &Scene, until_ns: u64) -> Vec<Choice> {
         let mut deal = joint::choose(scene, &mut self.model, false);
-        if self.model.learned() < YOUNG {
+        if self.is_young() {
             for _ in 0..REHEARSALS {
                 let mut model = self.model.clone();
                 let rehearsed = self.lessons(scene, &deal, u64::MAX);
@@ -127,7 +132,12 @@ impl Process {
 
     /// What the process does was seen often enough to tell one request from another.
     pub fn is_taught(&self) -> bool {
-        self.model.learned() >= 1.0
+        self.model.learned() >= TAUGHT
+    }
+
+    /// The model still learns much from every stretch.
+    pub fn is_young(&self) -> bool {
+        self.model.learned() < YOUNG
     }
 
     /// What the deal says of events before `until_ns`.
@@ -160,7 +170,10 @@ impl Process {
                 }
             }
         }
-        let calls = scene.calls.iter().take_while(|call| call.start_ns < until_ns);
+        let calls = scene
+            .calls
+            .iter()
+            .take_while(|call| call.start_ns < until_ns);
         for ((call, choice), rivals) in calls.zip(&deal.choices).zip(&deal.rivals) {
             if choice.parent.is_none() && rivals.threads() == [0; 4] {
                 lessons.roots.push((call.kind, choice.certainty));

@@ -55,7 +55,7 @@ const SUPPORT_VIEW: usize = 2;
 /// Samples of a view after which it forgets half, so that a process can change its ways.
 const MEMORY: f32 = 4096.0;
 /// Calls of a kind without a parent, a second, before any was seen.
-const BACKGROUND_PER_SECOND: f32 = 1e-3;
+const BACKGROUND_PER_SECOND: f32 = 1e-5;
 
 /// The model of one process.
 #[derive(Clone, Debug)]

@@ -124,7 +124,11 @@ impl Dealer {
                 way.score += ending(model, state, request);
             }
         }
-        let best = self.beam.iter().max_by(|a, b| a.score.total_cmp(&b.score)).copied()?;
+        let best = self
+            .beam
+            .iter()
+            .max_by(|a, b| a.score.total_cmp(&b.score))
+            .copied()?;
         self.shares.clear();
         let shares = self.beam.iter().map(|way| (way.score - best.score).exp());
         self.shares.extend(shares);

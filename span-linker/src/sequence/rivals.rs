@@ -63,12 +63,23 @@ impl Rivals {
     fn drop_hopeless(&mut self) {
         let best = self.best().map_or(0.0, |(weight, _)| weight);
         let hopeful = |(weight, _): &(f32, u32)| best - *weight < HOPELESS;
-        self.len = self.list.iter().take(self.len).filter(|r| hopeful(r)).count();
+        self.len = self
+            .list
+            .iter()
+            .take(self.len)
+            .filter(|r| hopeful(r))
+            .count();
     }
 }
 
 /// The requests among the open ones that may have made a call, as things stand.
-pub fn rivals(scene: &Scene, model: &mut Model, states: &[State], open: &[u32], call: &Call) -> Rivals {
+pub fn rivals(
+    scene: &Scene,
+    model: &mut Model,
+    states: &[State],
+    open: &[u32],
+    call: &Call,
+) -> Rivals {
     let mut rivals = Rivals::default();
     let crowd = open.len().saturating_sub(MAX_OPEN);
     for request in open.iter().skip(crowd) {
@@ -101,4 +112,3 @@ pub fn is_open(scene: &Scene, request: u32, call: &Call) -> bool {
         request.start_ns <= call.start_ns && request.end_ns.is_none_or(|end| call.start_ns < end)
     })
 }
-
