@@ -6,7 +6,7 @@ fn main() -> ExitCode {
     match collector::app::run() {
         Ok(code) => code,
         Err(error) => {
-            collector::app::complain(format_args!("deeptrace-collector: {error:#}"));
+            pipeline::cli::complain(format_args!("deeptrace-collector: {error:#}"));
             ExitCode::FAILURE
         }
     }

@@ -2,12 +2,15 @@
 
 use crate::capture::{Capture, CaptureError, Event, Options, ProcessEvent, decode};
 use crate::clock::{MonotonicNs, WallClock, now_monotonic};
-use crate::discovery::{Change, HostFacts, Limits, Pid, Proc, Select, Selector, Table, Users};
+use crate::discovery::{
+    Change, HostFacts, Limits, Pid, Proc, Select, SelectSchema, Selector, Table, Users,
+};
 use crate::metrics::Totals;
 use crate::spans::{Output, Process, Surroundings, Tracker, TrackerLimits};
 use pipeline::component::{BoxError, Check, Context, Receiver, ReceiverSettings, Settings};
 use pipeline::telemetry::Metrics;
 use pipeline::{Batch, BatchSender, Running, otlp};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use span_model::ProcessKey;
 use std::time::Duration;
@@ -26,10 +29,11 @@ const BATCH_AGE_NS: u64 = 50_000_000;
 const CHORES_NS: u64 = 1_000_000_000;
 
 /// Settings of the `ebpf` receiver.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct EbpfSettings {
     /// Which processes are traced: ordered rules, the first that matches decides.
+    #[schemars(with = "SelectSchema")]
     pub select: Select,
     /// MiB of memory between kernel and collector.
     pub ring_buffer_mib: u32,
@@ -41,6 +45,10 @@ pub struct EbpfSettings {
     pub max_connections: usize,
     /// MiB of unread bytes that all connections may hold together.
     pub max_buffered_mib: usize,
+    /// `host.id` of everything traced; empty: the machine's own, which clones of one image share.
+    pub host_id: String,
+    /// `host.name` of everything traced; empty: the machine's own.
+    pub host_name: String,
 }
 
 impl Default for EbpfSettings {
@@ -53,6 +61,8 @@ impl Default for EbpfSettings {
             unix_sockets: false,
             max_connections: limits.connections,
             max_buffered_mib: limits.buffered_bytes >> 20,
+            host_id: String::new(),
+            host_name: String::new(),
         }
     }
 }
@@ -72,6 +82,22 @@ impl Settings for EbpfSettings {
         if self.max_buffered_mib == 0 {
             check.error("max_buffered_mib", "must be above 0");
         }
+    }
+}
+
+impl EbpfSettings {
+    /// What the running host says of itself, unless the settings say otherwise.
+    fn host(&self) -> HostFacts {
+        let mut host = HostFacts::probe();
+        for (own, set) in [
+            (&mut host.id, &self.host_id),
+            (&mut host.name, &self.host_name),
+        ] {
+            if !set.is_empty() {
+                own.clone_from(set);
+            }
+        }
+        host
     }
 }
 
@@ -139,7 +165,7 @@ impl Worker {
             unix_sockets: settings.unix_sockets,
             report_connects: selector.needs().peer_ports,
         })?;
-        let host = HostFacts::probe();
+        let host = settings.host();
         let host_id = host.id.clone();
         let proc = Proc::open("/proc")?;
         let table = Table::new(proc, selector, host, Users::probe(), Limits::default());
@@ -276,10 +302,8 @@ impl Worker {
         self.oldest_ns = None;
         let spans = std::mem::take(&mut self.out.spans);
         let openings = std::mem::take(&mut self.out.openings);
-        let batch = Batch {
-            resource_spans: otlp::encode(spans, VERSION),
-            openings,
-        };
+        let mut batch = Batch::new(otlp::encode(spans, VERSION));
+        batch.openings = openings;
         if !batch.is_empty() && self.output.blocking_send(batch).is_err() {
             tracing::debug!("the pipelines ended before the receiver");
         }

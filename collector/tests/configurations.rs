@@ -2,7 +2,7 @@
 //! shows.
 #![cfg(test)]
 
-use collector::app::FACTORIES;
+use pipeline::cli::Program;
 use pipeline::telemetry::Metrics;
 use pipeline::{Config, Service};
 use std::collections::BTreeSet;
@@ -13,10 +13,10 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// Reads and builds; variables without a default are addresses, as it happens.
-fn check(files: &[(&str, &str)]) {
-    let variable = |_: &str| Some("localhost:4317".to_owned());
-    let config = Config::parse(files, &FACTORIES, &variable).unwrap_or_else(|error| {
+/// Reads and builds; a variable without a default is an address, as it happens.
+fn check(files: &[(&str, &str)], program: &Program) {
+    let address = |name: &str| (name == "OTLP_ENDPOINT").then(|| "localhost:4317".to_owned());
+    let config = Config::parse(files, program.factories, &address).unwrap_or_else(|error| {
         let (name, text) = files.last().copied().unwrap_or_default();
         panic!("{name}:\n{text}\n{error}")
     });
@@ -33,8 +33,13 @@ fn every_file_of_config_is_sound() {
             .extension()
             .is_some_and(|extension| extension == "yaml")
         {
+            let program = if path.ends_with("span-linker.yaml") {
+                &span_linker::app::PROGRAM
+            } else {
+                &collector::app::PROGRAM
+            };
             let name = path.display().to_string();
-            check(&[(&name, &fs::read_to_string(&path).unwrap())]);
+            check(&[(&name, &fs::read_to_string(&path).unwrap())], program);
             checked += 1;
         }
     }
@@ -50,7 +55,11 @@ fn every_configuration_of_the_usage_page_is_sound() {
         let (yaml, _) = block.split_once("```").unwrap();
         blocks += 1;
         let name = format!("docs/usage.md, block {blocks}");
-        check(&[("config/standalone.yaml", &standalone), (&name, yaml)]);
+        let files = [
+            ("config/standalone.yaml", standalone.as_str()),
+            (&name, yaml),
+        ];
+        check(&files, &collector::app::PROGRAM);
     }
     assert!(blocks > 3);
 }

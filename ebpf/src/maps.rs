@@ -1,6 +1,8 @@
 //! Every map and global, and who writes and who reads it.
 
 use crate::iov::Buffer;
+use crate::sock::SockCopy;
+use crate::task::Arguments;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use ebpf_common::{
@@ -38,7 +40,7 @@ pub static SCRATCH: Array<Scratch> = Array::with_max_entries(1, 0);
 /// Where `tcp_state` puts its record together. Not in [`SCRATCH`]: it runs in
 /// interrupts too, in the middle of another program. Kernel only.
 #[map]
-pub static STATE_RECORD: PerCpuArray<SocketRecord> = PerCpuArray::with_max_entries(1, 0);
+pub static STATE_SCRATCH: PerCpuArray<StateScratch> = PerCpuArray::with_max_entries(1, 0);
 
 /// The programs that `sys_exit` continues in, by [`Stage`]. User space writes.
 #[map]
@@ -61,11 +63,20 @@ pub enum Stage {
 /// once for every way that leads to it.
 #[repr(C)]
 pub struct Scratch {
+    pub arguments: Arguments,
+    pub sock: SockCopy,
     pub work: Work,
     pub record: SocketRecord,
     /// Twice the limit, so that the verifier sees that any start below
     /// `MAX_PAYLOAD` plus any length up to `MAX_PAYLOAD` stays inside.
     pub payload: [u8; 2 * MAX_PAYLOAD as usize],
+}
+
+/// The same for `tcp_state`.
+#[repr(C)]
+pub struct StateScratch {
+    pub sock: SockCopy,
+    pub record: SocketRecord,
 }
 
 /// What is known of the call.

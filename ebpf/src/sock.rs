@@ -1,8 +1,8 @@
 //! Reads from `struct sock`: addresses, and where its streams stand.
 
 use crate::maps::{CONNECTIONS, UNIX_POSITIONS, count, offsets, settings};
-use crate::task::read;
-use ebpf_common::{Capture, ConnectionId, Counter, Family, Flags, Role, SocketRecord};
+use crate::task::{Part, read};
+use ebpf_common::{Capture, ConnectionId, Counter, Extent, Family, Flags, Role, SocketRecord};
 
 const IPPROTO_TCP: u16 = 6;
 const IPPROTO_UDP: u16 = 17;
@@ -27,11 +27,41 @@ pub enum Transport {
     Unix = 3,
 }
 
+/// Copies of the parts of a socket that are looked at: one copy costs less than a field each.
+#[repr(C)]
+pub struct SockCopy {
+    common: Part<{ Extent::MAX_SOCK_COMMON }>,
+    tcp: Part<{ Extent::MAX_TCP }>,
+}
+
+impl SockCopy {
+    #[inline(always)]
+    fn common<T: Copy>(&self, offset: u32) -> T {
+        self.common.field(offset, &offsets().sock_common)
+    }
+
+    #[inline(always)]
+    fn tcp<T: Copy>(&self, offset: u32) -> T {
+        self.tcp.field(offset, &offsets().tcp)
+    }
+
+    /// The TCP state when `fill_identity` looked.
+    #[inline(always)]
+    pub fn state(&self) -> u8 {
+        self.common(offsets().sock_state)
+    }
+}
+
 /// Fills family, protocol, addresses, ports and network namespace.
 #[inline(always)]
-pub fn fill_identity(sock: u64, record: &mut SocketRecord) -> Result<Transport, Counter> {
+pub fn fill_identity(
+    sock: u64,
+    copy: &mut SockCopy,
+    record: &mut SocketRecord,
+) -> Result<Transport, Counter> {
     let o = offsets();
-    let family: u16 = read(sock, o.sock_family)?;
+    copy.common.fill(sock, &o.sock_common)?;
+    let family: u16 = copy.common(o.sock_family);
     let kind: u16 = read(sock, o.sock_type)?;
     record.sock = sock;
     record.family = family as u8;
@@ -48,16 +78,16 @@ pub fn fill_identity(sock: u64, record: &mut SocketRecord) -> Result<Transport, 
         _ => return Err(Counter::OtherSocket),
     };
     record.protocol = protocol as u8;
-    record.remote_port = u16::from_be(read(sock, o.sock_dport)?);
+    record.remote_port = u16::from_be(copy.common(o.sock_dport));
     record.local_port = local_port(sock)?;
     if family == Family::Inet as u16 {
-        record.local_addr = [read(sock, o.sock_rcv_saddr)?, 0, 0, 0];
-        record.remote_addr = [read(sock, o.sock_daddr)?, 0, 0, 0];
+        record.local_addr = [copy.common(o.sock_rcv_saddr), 0, 0, 0];
+        record.remote_addr = [copy.common(o.sock_daddr), 0, 0, 0];
     } else {
-        record.local_addr = read(sock, o.sock_v6_rcv_saddr)?;
-        record.remote_addr = read(sock, o.sock_v6_daddr)?;
+        record.local_addr = copy.common(o.sock_v6_rcv_saddr);
+        record.remote_addr = copy.common(o.sock_v6_daddr);
     }
-    let net: u64 = read(sock, o.sock_net)?;
+    let net: u64 = copy.common(o.sock_net);
     record.netns = read(net, o.net_inum)?;
     Ok(transport)
 }
@@ -118,18 +148,27 @@ struct Counters {
 }
 
 impl Counters {
+    /// The flags that are looked at must be older than the counters, so that a FIN that comes
+    /// meanwhile is not taken for counted.
     #[inline(always)]
-    fn read(sock: u64) -> Result<Self, Counter> {
+    fn read(sock: u64, copy: &mut SockCopy) -> Result<Self, Counter> {
         let o = offsets();
-        // First, so that a FIN that comes meanwhile is not taken for counted.
-        let flags: u64 = read(sock, o.sock_flags)?;
+        let flags: u64 = copy.common(o.sock_flags);
+        copy.tcp.fill(sock, &o.tcp)?;
         Ok(Self {
             ended: flags & SOCK_DONE != 0,
-            bytes_acked: read(sock, o.tcp_bytes_acked)?,
-            snd_una: read(sock, o.tcp_snd_una)?,
-            bytes_received: read(sock, o.tcp_bytes_received)?,
-            rcv_nxt: read(sock, o.tcp_rcv_nxt)?,
+            bytes_acked: copy.tcp(o.tcp_bytes_acked),
+            snd_una: copy.tcp(o.tcp_snd_una),
+            bytes_received: copy.tcp(o.tcp_bytes_received),
+            rcv_nxt: copy.tcp(o.tcp_rcv_nxt),
         })
+    }
+
+    /// The same with what `sock_common` says now.
+    #[inline(always)]
+    fn read_again(sock: u64, copy: &mut SockCopy) -> Result<Self, Counter> {
+        copy.common.fill(sock, &offsets().sock_common)?;
+        Self::read(sock, copy)
     }
 
     #[inline(always)]
@@ -149,15 +188,19 @@ impl Counters {
 /// A softirq may move the counters between two reads; a known connection proves
 /// the values by being found, a new one by reading the same twice.
 #[inline(always)]
-pub fn fill_streams(sock: u64, record: &mut SocketRecord) -> Result<Capture, Counter> {
-    let mut last = Counters::read(sock)?;
+pub fn fill_streams(
+    sock: u64,
+    copy: &mut SockCopy,
+    record: &mut SocketRecord,
+) -> Result<Capture, Counter> {
+    let mut last = Counters::read(sock, copy)?;
     let mut capture = lookup(&last.id(sock));
     let mut stable = capture.is_some();
     for _ in 0..STABLE_READS {
         if stable {
             break;
         }
-        let again = Counters::read(sock)?;
+        let again = Counters::read_again(sock, copy)?;
         capture = lookup(&again.id(sock));
         stable = capture.is_some() || again.id(sock) == last.id(sock);
         last = again;
@@ -190,7 +233,7 @@ pub fn fill_streams(sock: u64, record: &mut SocketRecord) -> Result<Capture, Cou
             }
         }
     };
-    fill_positions(sock, &last, capture.role, record)?;
+    fill_positions(copy, &last, capture.role, record);
     Ok(capture)
 }
 
@@ -231,22 +274,18 @@ fn role(sock: u64, counters: &Counters) -> Result<u32, Counter> {
     })
 }
 
+/// From the copy that the counters were read from.
 #[inline(always)]
-fn fill_positions(
-    sock: u64,
-    counters: &Counters,
-    role: u32,
-    record: &mut SocketRecord,
-) -> Result<(), Counter> {
+fn fill_positions(copy: &SockCopy, counters: &Counters, role: u32, record: &mut SocketRecord) {
     let o = offsets();
-    let write_seq: u32 = read(sock, o.tcp_write_seq)?;
-    let copied_seq: u32 = read(sock, o.tcp_copied_seq)?;
+    let write_seq: u32 = copy.tcp(o.tcp_write_seq);
+    let copied_seq: u32 = copy.tcp(o.tcp_copied_seq);
     let syn = u64::from(role == Role::Connector as u32);
     let base = counters.snd_una.wrapping_sub(counters.bytes_acked as u32);
     let unacked = u64::from(write_seq.wrapping_sub(counters.snd_una));
     // Negative when another thread read meanwhile what came meanwhile.
     let unread = i64::from(counters.rcv_nxt.wrapping_sub(copied_seq) as i32) as u64;
-    let state: u8 = read(sock, o.sock_state)?;
+    let state: u8 = copy.state();
     let fin_sent = u64::from(FIN_SENT >> (state & 31) & 1);
     // The reader has taken the FIN, which is no byte, with or behind the last byte.
     let fin_read = u64::from(counters.ended && unread == 0);
@@ -261,29 +300,28 @@ fn fill_positions(
         .bytes_received
         .wrapping_sub(unread)
         .wrapping_sub(fin_read);
-    Ok(())
 }
 
 /// Forgets a TCP connection. True: it was one that we traced.
 #[inline(always)]
-pub fn forget(sock: u64, record: &mut SocketRecord) -> Result<bool, Counter> {
-    let counters = Counters::read(sock)?;
+pub fn forget(sock: u64, copy: &mut SockCopy, record: &mut SocketRecord) -> Result<bool, Counter> {
+    let counters = Counters::read_again(sock, copy)?;
     let id = counters.id(sock);
     let Some(capture) = lookup(&id) else {
         return Ok(false);
     };
-    fill_positions(sock, &counters, capture.role, record)?;
+    fill_positions(copy, &counters, capture.role, record);
     Ok(CONNECTIONS.remove(&id).is_ok())
 }
 
 /// A traced TCP connection's streams, without making it known.
 #[inline(always)]
-pub fn peek(sock: u64, record: &mut SocketRecord) -> Result<bool, Counter> {
-    let counters = Counters::read(sock)?;
+pub fn peek(sock: u64, copy: &mut SockCopy, record: &mut SocketRecord) -> Result<bool, Counter> {
+    let counters = Counters::read_again(sock, copy)?;
     let Some(capture) = lookup(&counters.id(sock)) else {
         return Ok(false);
     };
-    fill_positions(sock, &counters, capture.role, record)?;
+    fill_positions(copy, &counters, capture.role, record);
     Ok(true)
 }
 

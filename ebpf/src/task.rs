@@ -1,8 +1,9 @@
 //! Reads from kernel memory in general, and from task structs and saved registers.
 
 use crate::maps::offsets;
-use aya_ebpf::helpers::{bpf_get_current_task, bpf_probe_read_kernel};
-use ebpf_common::Counter;
+use aya_ebpf::helpers::bpf_get_current_task;
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use ebpf_common::{Counter, Extent};
 
 const S_IFMT: u16 = 0o170_000;
 const S_IFSOCK: u16 = 0o140_000;
@@ -15,24 +16,52 @@ const TS_COMPAT: u32 = 0x2;
 pub fn read<T>(address: u64, offset: u32) -> Result<T, Counter> {
     let source = (address + u64::from(offset)) as *const T;
     // SAFETY: the helper checks the address and fails on a bad one.
-    unsafe { bpf_probe_read_kernel(source) }.map_err(|_| Counter::KernelRead)
+    unsafe { aya_ebpf::helpers::bpf_probe_read_kernel(source) }.map_err(|_| Counter::KernelRead)
 }
 
-/// The registers that a system call was entered with.
-#[derive(Clone, Copy)]
-pub struct Registers(pub u64);
+/// A copied part of a kernel struct. `BYTES` is the room for it; how much of it is copied, and
+/// from where on, is an [`Extent`], which the verifier knows as a constant.
+#[repr(C, align(8))]
+pub struct Part<const BYTES: usize>([u8; BYTES]);
 
-impl Registers {
-    /// The system call's number.
+impl<const BYTES: usize> Part<BYTES> {
+    /// Copies the part of the struct at this address.
     #[inline(always)]
-    pub fn number(self) -> Result<u64, Counter> {
-        read(self.0, offsets().regs_number)
+    pub fn fill(&mut self, address: u64, extent: &Extent) -> Result<(), Counter> {
+        let source = address + u64::from(extent.first);
+        // SAFETY: the loader holds extents below `BYTES`, or the verifier refuses the program; the
+        // helper checks the address and fails on a bad one.
+        let failed = unsafe {
+            bpf_probe_read_kernel(self.0.as_mut_ptr().cast(), extent.bytes, source as *const _)
+        };
+        if failed == 0 {
+            Ok(())
+        } else {
+            Err(Counter::KernelRead)
+        }
     }
 
+    /// The field at this offset of the struct, which is aligned as its type wants.
+    #[inline(always)]
+    pub fn field<T: Copy>(&self, offset: u32, extent: &Extent) -> T {
+        let at = self
+            .0
+            .as_ptr()
+            .wrapping_add((offset - extent.first) as usize);
+        // SAFETY: inside of the part, as above; any bytes are a value of the integers read so.
+        unsafe { at.cast::<T>().read_volatile() }
+    }
+}
+
+/// Arguments of a system call, copied from the saved registers.
+pub type Arguments = Part<{ Extent::MAX_REGS }>;
+
+impl Arguments {
     /// Argument 0 to 5.
     #[inline(always)]
-    pub fn arg(self, index: usize) -> Result<u64, Counter> {
-        read(self.0, offsets().regs_args[index])
+    pub fn get(&self, index: usize) -> u64 {
+        let o = offsets();
+        self.field(o.regs_args[index], &o.regs)
     }
 }
 

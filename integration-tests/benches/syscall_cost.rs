@@ -82,8 +82,10 @@ fn measure(state: State, program: &Path, workload: &str, calls: &str) -> Result<
     let result = watch(state, &mut child);
     // A workload that failed to start waits for a line that will not come.
     drop(child.stdin.take());
-    ensure!(child.wait()?.success(), "the workload failed");
-    result
+    let ended = child.wait()?;
+    let ns = result?;
+    ensure!(ended.success(), "the workload failed");
+    Ok(ns)
 }
 
 fn watch(state: State, child: &mut Child) -> Result<f64> {

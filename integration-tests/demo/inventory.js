@@ -8,7 +8,9 @@
 const http = require('node:http');
 const net = require('node:net');
 
-const HOST = '127.0.0.1';
+// Where it listens, and where those are whom it calls.
+const BIND = process.env.DEMO_BIND ?? '127.0.0.1';
+const OTHERS = process.env.DEMO_OTHERS ?? '127.0.0.1';
 const POOL_SIZE = 16;
 const [port, pricingPort, redisPort] = process.argv.slice(2).map(Number);
 const agent = new http.Agent({ keepAlive: true, maxSockets: POOL_SIZE });
@@ -17,7 +19,7 @@ const agent = new http.Agent({ keepAlive: true, maxSockets: POOL_SIZE });
 class Redis {
   constructor() {
     this.buffer = '';
-    this.socket = net.connect({ host: HOST, port: redisPort, noDelay: true });
+    this.socket = net.connect({ host: OTHERS, port: redisPort, noDelay: true });
     this.socket.on('data', (bytes) => this.feed(bytes.toString('latin1')));
     this.socket.on('error', (error) => this.fail(error));
     this.socket.on('close', () => this.fail(new Error('redis closed the connection')));
@@ -84,7 +86,7 @@ async function redis(...words) {
 
 function pricing(path) {
   return new Promise((resolve, reject) => {
-    http.get({ host: HOST, port: pricingPort, path, agent }, (response) => {
+    http.get({ host: OTHERS, port: pricingPort, path, agent }, (response) => {
       let body = '';
       response.setEncoding('utf8');
       response.on('data', (text) => { body += text; });
@@ -134,5 +136,5 @@ const server = http.createServer(handle);
 // A pooled connection must not be closed under the storefront's feet.
 server.keepAliveTimeout = 0;
 server.requestTimeout = 0;
-server.listen(port, HOST, 128);
+server.listen(port, BIND, 128);
 for (const signal of ['SIGTERM', 'SIGINT']) process.on(signal, () => process.exit(0));

@@ -22,10 +22,12 @@ enum { REQUEST_LIMIT = 8192, PATH_LIMIT = 256, STACK_BYTES = 256 * 1024 };
 
 static int redis_port;
 
-static struct sockaddr_in local(int port) {
+/* The address that a variable of the environment names, else that of this host. */
+static struct sockaddr_in address_of(const char *variable, int port) {
+    const char *host = getenv(variable);
     return (struct sockaddr_in){.sin_family = AF_INET,
                                 .sin_port = htons((uint16_t)port),
-                                .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+                                .sin_addr.s_addr = inet_addr(host ? host : "127.0.0.1")};
 }
 
 static int send_all(int fd, const char *bytes, size_t len) {
@@ -42,7 +44,7 @@ static int send_all(int fd, const char *bytes, size_t len) {
 static int redis_get(int *redis, const char *key) {
     char text[REQUEST_LIMIT];
     if (*redis < 0) {
-        struct sockaddr_in address = local(redis_port);
+        struct sockaddr_in address = address_of("DEMO_OTHERS", redis_port);
         *redis = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
         if (connect(*redis, (struct sockaddr *)&address, sizeof address) < 0) return -1;
     }
@@ -128,7 +130,7 @@ int main(int argc, char **argv) {
     redis_port = atoi(argv[2]);
     signal(SIGTERM, leave);
     signal(SIGINT, leave);
-    struct sockaddr_in address = local(atoi(argv[1]));
+    struct sockaddr_in address = address_of("DEMO_BIND", atoi(argv[1]));
     int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1;
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     if (bind(listener, (struct sockaddr *)&address, sizeof address) < 0 ||

@@ -16,14 +16,16 @@ import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-HOST = "127.0.0.1"
+# Where it listens, and where those are whom it calls.
+BIND = os.environ.get("DEMO_BIND", "127.0.0.1")
+OTHERS = os.environ.get("DEMO_OTHERS", "127.0.0.1")
 
 
 class Redis:
     """One connection that speaks as much RESP as the demo needs."""
 
     def __init__(self, port):
-        self.socket = socket.create_connection((HOST, port))
+        self.socket = socket.create_connection((OTHERS, port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.replies = self.socket.makefile("rb")
 
@@ -68,7 +70,7 @@ class Pool:
 
 
 def http_pool(port):
-    return Pool(lambda: http.client.HTTPConnection(HOST, port, timeout=10))
+    return Pool(lambda: http.client.HTTPConnection(OTHERS, port, timeout=10))
 
 
 class Storefront(BaseHTTPRequestHandler):
@@ -138,4 +140,4 @@ if __name__ == "__main__":
     REDIS = Pool(lambda: Redis(redis_port))
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     signal.signal(signal.SIGINT, lambda *_: os._exit(0))
-    Server((HOST, port), Storefront).serve_forever()
+    Server((BIND, port), Storefront).serve_forever()

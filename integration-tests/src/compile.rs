@@ -6,6 +6,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
+use crate::programs;
+
 /// Where this crate's own files are.
 pub fn home() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -18,6 +20,31 @@ pub fn target_dir() -> PathBuf {
 
 const USUAL: [&str; 5] = ["-O2", "-g", "-Wall", "-Wextra", "-Werror"];
 
+/// Why the program of `source` cannot be had here, if it cannot: there is neither it nor `cc`.
+pub fn why_not(source: &str) -> Option<String> {
+    let built = built("", source).is_ok_and(|(_, current)| current);
+    if built {
+        return None;
+    }
+    programs::why_not(&["cc"])
+}
+
+/// Where the program of a source lies, and whether it is there and newer than the source.
+fn built(suffix: &str, source: &str) -> Result<(PathBuf, bool)> {
+    let source = home().join(source);
+    let mut name = source
+        .file_stem()
+        .context("a source file has a name")?
+        .to_owned();
+    name.push(suffix);
+    let program = target_dir().join("c-programs").join(name);
+    let changed = fs::metadata(&source).and_then(|file| file.modified());
+    let changed = changed.with_context(|| format!("looking at {}", source.display()))?;
+    let made = fs::metadata(&program).and_then(|file| file.modified());
+    let current = made.is_ok_and(|made| made > changed);
+    Ok((program, current))
+}
+
 /// Compiles `source` (relative to this crate) unless its program is newer, and gives the program.
 pub fn c_program(source: &str) -> Result<PathBuf> {
     c_program_as("", source, &["-pthread"])
@@ -25,37 +52,26 @@ pub fn c_program(source: &str) -> Result<PathBuf> {
 
 /// Likewise with these flags more, and these words more in the program's name.
 pub fn c_program_as(suffix: &str, source: &str, flags: &[&str]) -> Result<PathBuf> {
-    let source = home().join(source);
-    let dir = target_dir().join("c-programs");
-    fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
-    let mut name = source
-        .file_stem()
-        .context("a source file has a name")?
-        .to_owned();
-    name.push(suffix);
-    let program = dir.join(&name);
-    let changed = fs::metadata(&source).and_then(|file| file.modified());
-    let changed = changed.with_context(|| format!("looking at {}", source.display()))?;
-    if fs::metadata(&program)
-        .and_then(|file| file.modified())
-        .is_ok_and(|built| built > changed)
-    {
+    let (program, current) = built(suffix, source)?;
+    if current {
         return Ok(program);
     }
+    let dir = program.parent().context("a program has a directory")?;
+    fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
     // Tests that run at the same time must not see half a program.
     let unfinished = tempfile::Builder::new()
-        .prefix(&name)
-        .tempfile_in(&dir)?
+        .prefix(program.file_name().unwrap_or_default())
+        .tempfile_in(dir)?
         .into_temp_path();
     let status = Command::new("cc")
         .args(USUAL)
         .args(flags)
         .arg("-o")
         .arg(&unfinished)
-        .arg(&source)
+        .arg(home().join(source))
         .status()
         .context("running cc")?;
-    ensure!(status.success(), "cc refuses {}", source.display());
+    ensure!(status.success(), "cc refuses {source}");
     unfinished.persist(&program)?;
     Ok(program.canonicalize()?)
 }

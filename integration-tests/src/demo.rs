@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::compile::{c_program, home};
+use crate::network::Network;
 use crate::sandbox::{Output, Process, Sandbox, free_ports};
 use crate::truth::{Call, product_path};
 
@@ -60,11 +61,22 @@ impl Reply {
 }
 
 impl Demo {
-    /// Starts everything and waits until everything listens.
+    /// Starts everything on this host and waits until everything listens.
     pub fn start(options: &Options) -> Result<Self> {
-        let sandbox = Sandbox::new()?;
+        Self::start_in(Sandbox::new()?, None, options)
+    }
+
+    /// The same on two hosts: nginx and the storefront on the one behind NAT, all that they call
+    /// on the other.
+    pub fn start_on(sandbox: Sandbox, network: &Network, options: &Options) -> Result<Self> {
+        Self::start_in(sandbox, Some(network), options)
+    }
+
+    fn start_in(sandbox: Sandbox, network: Option<&Network>, options: &Options) -> Result<Self> {
         let ports = free_ports()?;
         let [port, storefront, inventory, pricing, redis] = ports;
+        // Only a host of its own has nobody else on its other addresses.
+        let bind = network.map_or("127.0.0.1", |_| "0.0.0.0");
         let source = home().join("demo");
         let dir = sandbox.dir().to_owned();
         let nginx_conf = nginx_conf(&source, &dir, port, storefront, options.upstream_keepalive)?;
@@ -80,7 +92,7 @@ impl Demo {
         });
         python.arg("-B").arg(source.join("storefront.py"));
         let commands = [
-            ("redis", redis, redis_command(redis, &dir)),
+            ("redis", redis, redis_command(bind, redis, &dir)),
             (
                 "pricing",
                 pricing,
@@ -108,6 +120,8 @@ impl Demo {
             sandbox,
         };
         for (name, _, command) in &commands {
+            let placed = network.map(|network| placed(network, name, command));
+            let command = placed.as_ref().unwrap_or(command);
             demo.processes
                 .insert(0, demo.sandbox.spawn(name, command, Output::Log)?);
         }
@@ -130,7 +144,7 @@ impl Demo {
             .collect()
     }
 
-    /// Asks for one product over a connection of its own.
+    /// Asks for one product over a connection of its own; the demo runs on this host.
     pub fn product(&self, number: u64) -> Result<Reply> {
         get(self.port, &product_path(number))
     }
@@ -167,15 +181,33 @@ pub fn get(port: u16, path: &str) -> Result<Reply> {
     })
 }
 
+/// The program on its host, told where the others are.
+fn placed(network: &Network, name: &str, command: &Command) -> Command {
+    let at_the_front = ["nginx", "storefront"].contains(&name);
+    let host = if at_the_front {
+        &network.behind_nat
+    } else {
+        &network.open
+    };
+    let mut command = host.run(command);
+    if !at_the_front {
+        command.env("DEMO_BIND", "0.0.0.0");
+    } else if name == "storefront" {
+        command.env("DEMO_OTHERS", network.open.address.to_string());
+    }
+    command
+}
+
 fn with_ports(mut command: Command, ports: &[u16]) -> Command {
     command.args(ports.iter().map(ToString::to_string));
     command
 }
 
-fn redis_command(port: u16, dir: &Path) -> Command {
+fn redis_command(bind: &str, port: u16, dir: &Path) -> Command {
     let mut command = with_ports(Command::new("redis-server"), &[]);
     command
-        .args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--dir"])
+        .args(["--bind", bind, "--protected-mode", "no"])
+        .args(["--port", &port.to_string(), "--dir"])
         .arg(dir);
     command.args([
         "--save",

@@ -88,18 +88,33 @@ pub fn read_file(path: &Path) -> Result<Vec<Span>> {
     for line in text.lines() {
         let request: Value = serde_json::from_str(line)
             .with_context(|| format!("a line of {} is not JSON: {line}", path.display()))?;
-        for of_resource in items(&request, "resourceSpans") {
-            let resource = Arc::new(attributes(&of_resource["resource"])?);
-            for of_scope in items(of_resource, "scopeSpans") {
-                let word = |key: &str| string(&of_scope["scope"], key);
-                let scope = (word("name"), word("version"));
-                for one in items(of_scope, "spans") {
-                    spans.push(span(one, &resource, &scope)?);
-                }
+        read_request(&request, &mut spans)?;
+    }
+    Ok(spans)
+}
+
+/// Reads what Jaeger's `/api/v3/traces` answers: one JSON value a chunk, OTLP/JSON as its `result`.
+pub fn read_traces(text: &str) -> Result<Vec<Span>> {
+    let mut spans = Vec::new();
+    for chunk in serde_json::Deserializer::from_str(text).into_iter::<Value>() {
+        let chunk = chunk.with_context(|| format!("Jaeger's answer is not JSON: {text}"))?;
+        read_request(&chunk["result"], &mut spans)?;
+    }
+    Ok(spans)
+}
+
+fn read_request(request: &Value, spans: &mut Vec<Span>) -> Result<()> {
+    for of_resource in items(request, "resourceSpans") {
+        let resource = Arc::new(attributes(&of_resource["resource"])?);
+        for of_scope in items(of_resource, "scopeSpans") {
+            let word = |key: &str| string(&of_scope["scope"], key);
+            let scope = (word("name"), word("version"));
+            for one in items(of_scope, "spans") {
+                spans.push(span(one, &resource, &scope)?);
             }
         }
     }
-    Ok(spans)
+    Ok(())
 }
 
 fn span(from: &Value, resource: &Arc<Attributes>, scope: &(String, String)) -> Result<Span> {

@@ -11,7 +11,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Read as _;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -184,12 +184,11 @@ impl Process {
         Ok(self.ended)
     }
 
-    /// Waits until it listens on `port` of the loopback address.
+    /// Waits until somebody listens on `port` in its network namespace.
     pub fn wait_for_port(&mut self, port: u16, interrupted: &AtomicBool) -> Result<()> {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let deadline = Instant::now() + READY_LIMIT;
         loop {
-            if TcpStream::connect(address).is_ok() {
+            if is_listened_on(self.pid(), port) {
                 return Ok(());
             }
             if let Some(status) = self.ended()? {
@@ -204,7 +203,7 @@ impl Process {
             }
             if Instant::now() > deadline {
                 bail!(
-                    "{} does not listen on {address}\n{}",
+                    "{} does not listen on port {port}\n{}",
                     self.name,
                     self.logged()
                 );
@@ -275,6 +274,22 @@ impl Drop for Process {
             let _ = self.stop();
         }
     }
+}
+
+/// Somebody in the network namespace of the process listens on the port.
+fn is_listened_on(pid: u32, port: u16) -> bool {
+    // `sl local_address rem_address st ...`, addresses as `HEX:PORT`, 0A for LISTEN.
+    let listens = |line: &str| {
+        let mut words = line.split_whitespace().skip(1);
+        let at_port = words
+            .next()
+            .is_some_and(|local| local.ends_with(&format!(":{port:04X}")));
+        at_port && words.nth(1) == Some("0A")
+    };
+    ["tcp", "tcp6"].iter().any(|table| {
+        let text = fs::read_to_string(format!("/proc/{pid}/net/{table}"));
+        text.is_ok_and(|text| text.lines().any(listens))
+    })
 }
 
 /// Ports that nobody listens on at the moment, all different.

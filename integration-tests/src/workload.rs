@@ -1,12 +1,13 @@
 //! Programs of `workloads/` that say exactly which calls they made, for tests to compare with.
 
 use std::io::{BufRead as _, BufReader, Lines, Write as _};
+use std::path::PathBuf;
 use std::process::{ChildStdin, ChildStdout, Command};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
 
-use crate::compile::c_program;
+use crate::compile::{c_program, c_program_as};
 use crate::sandbox::{Output, Process, Sandbox};
 
 /// The exit status of a combination that this machine cannot do (no IPv6).
@@ -71,9 +72,22 @@ pub fn fnv1a(bytes: &[u8]) -> String {
     format!("{:016x}", bytes.iter().fold(0xcbf2_9ce4_8422_2325, step))
 }
 
+/// What `calls` is made of.
+pub const CALLS: &str = "workloads/calls.c";
+/// What [`compat`] is made of.
+pub const COMPAT: &str = "workloads/compat.c";
+
+/// The program that makes calls of the 32-bit table, built for so many bits; not every compiler
+/// can do both.
+pub fn compat(bits: u8) -> Result<PathBuf> {
+    let size = format!("-m{bits}");
+    let flags = [&size, "-nostdlib", "-static", "-fno-pie", "-no-pie"];
+    c_program_as(&format!("-{bits}"), COMPAT, &flags)
+}
+
 /// Every combination `CALL FAMILY PROTO CASE` that makes sense.
 pub fn combinations() -> Result<Vec<String>> {
-    let program = c_program("workloads/calls.c")?;
+    let program = c_program(CALLS)?;
     let output = Command::new(program)
         .arg("list")
         .output()
@@ -98,7 +112,7 @@ impl Calls {
     /// Starts it with a combination; `None` when this machine cannot do that. In the case `old`
     /// the connection exists when this returns, otherwise nothing has happened yet.
     pub fn start(sandbox: &Sandbox, combination: &str) -> Result<Option<Self>> {
-        let mut command = Command::new(c_program("workloads/calls.c")?);
+        let mut command = Command::new(c_program(CALLS)?);
         command.args(combination.split(' '));
         let mut process = sandbox.spawn(
             &combination.replace(' ', "-"),

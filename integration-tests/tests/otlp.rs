@@ -2,32 +2,26 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
-use std::path::PathBuf;
 use std::process::Command;
 use std::sync::mpsc::{self, Receiver};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use integration_tests::backends::{python_package, start_rotel};
 use integration_tests::collector::{self, Collector, Finished};
 use integration_tests::compile::{home, target_dir};
 use integration_tests::demo::{self, Demo, PROGRAMS};
 use integration_tests::exported::Span;
 use integration_tests::programs;
-use integration_tests::sandbox::{Output, Process, Sandbox, free_ports, uninterrupted};
+use integration_tests::sandbox::{Output, Process, Sandbox, free_ports};
 use serde_json::{Value, json};
 
 const REQUESTS: u64 = 30;
 const LINE_LIMIT: Duration = Duration::from_secs(10);
 
-fn python_package(name: &str) -> PathBuf {
-    target_dir()
-        .join("venv/lib/python3.11/site-packages")
-        .join(name)
-}
-
 fn skip(package: &str) -> bool {
-    let there = python_package(package).exists();
+    let there = python_package(package).is_some();
     let why = programs::why_not(&PROGRAMS)
         .or_else(collector::why_not)
         .or_else(|| {
@@ -198,17 +192,7 @@ fn rotel_gets_what_is_in_the_file() -> Result<()> {
     }
     let sandbox = Sandbox::new()?;
     let [grpc, http] = free_ports()?;
-    let mut command = Command::new(python_package("rotel/rotel-agent").canonicalize()?);
-    command.args([
-        "start",
-        "--otlp-grpc-endpoint",
-        &format!("127.0.0.1:{grpc}"),
-    ]);
-    command.args(["--otlp-http-endpoint", &format!("127.0.0.1:{http}")]);
-    command.args(["--exporter", "blackhole", "--debug-log", "traces"]);
-    command.args(["--debug-log-verbosity", "detailed"]);
-    let mut rotel = sandbox.spawn("rotel", &command, Output::Log)?;
-    rotel.wait_for_port(grpc, &uninterrupted())?;
+    let mut rotel = start_rotel(&sandbox, None, "127.0.0.1", [grpc, http])?;
     let exporters =
         format!("  otlp_grpc:\n    endpoint: 127.0.0.1:{grpc}\n    tls:\n      insecure: true\n");
     let finished = observe(&exporters, &["otlp_grpc"])?;

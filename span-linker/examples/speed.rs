@@ -33,10 +33,7 @@ fn main() {
             .flat_map(|trace| spans_of(trace, &services))
             .collect();
         sent += spans.len();
-        let batch = Batch {
-            resource_spans: encode(spans, "0"),
-            openings: Vec::new(),
-        };
+        let batch = Batch::new(encode(spans, "0"));
         let now = epoch + Duration::from_nanos(first * STEP_NS);
         let began = Instant::now();
         linker.process(batch, now, &mut out);

@@ -7,13 +7,18 @@ use crate::window::link::{Method, Reason};
 use pipeline::Batch;
 use pipeline::clock::Monotonic;
 use pipeline::component::{
-    BoxError, Context, Factory, Processor, ProcessorFactory, ProcessorSettings,
+    BoxError, Context, Factory, Processor, ProcessorFactory, ProcessorSettings, join,
 };
+use pipeline::processors;
 use pipeline::telemetry::Metrics;
 use std::time::Duration;
 
 /// `span_linker`: finds parents and joins spans into traces.
 pub const FACTORY: ProcessorFactory = Factory::processor::<Config>("span_linker");
+
+/// Every processor that a binary with a linker has.
+pub const PROCESSORS: &[ProcessorFactory] =
+    &join::<_, { processors::ALL.len() + 2 }>(processors::ALL, &[FACTORY, crate::OPENINGS]);
 
 /// How often due spans are let go.
 const TICK: Duration = Duration::from_millis(100);

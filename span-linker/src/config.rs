@@ -2,15 +2,17 @@
 
 use pipeline::component::{Check, Settings};
 use pipeline::config::duration;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use std::time::Duration;
 
 /// Settings of the `span_linker` processor.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Config {
     /// How long a finished span waits for the spans that tell its parent.
     #[serde(with = "duration")]
+    #[schemars(with = "duration::Text")]
     pub decision_wait: Duration,
     /// Most spans known at once: open, waiting and remembered together.
     pub max_spans: usize,
@@ -20,14 +22,16 @@ pub struct Config {
     pub below_floor: BelowFloor,
     /// How long an exported span is remembered for the sake of late children.
     #[serde(with = "duration")]
+    #[schemars(with = "duration::Text")]
     pub remember: Duration,
     /// How long a request may stay open before it is forgotten.
     #[serde(with = "duration")]
+    #[schemars(with = "duration::Text")]
     pub open_limit: Duration,
 }
 
 /// What becomes of a call whose likeliest parent is below the floor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BelowFloor {
     /// It is a root.
@@ -81,6 +85,7 @@ mod tests {
             receivers: &[],
             processors: &[crate::FACTORY],
             exporters: &[],
+            extensions: &[],
         };
         let yaml = format!("processors: {{span_linker: {yaml}}}");
         let files = [("test.yaml", yaml.as_str())];

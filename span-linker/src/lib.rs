@@ -16,6 +16,7 @@
 //!   link to the callee.
 //! - Within the decision delay the order of arrival does not matter.
 
+pub mod app;
 pub mod assemble;
 mod clock;
 mod component;
@@ -23,13 +24,15 @@ pub mod config;
 pub mod decode;
 pub mod evaluate;
 pub mod evidence;
+mod openings;
 mod otlp;
 pub mod processor;
 mod sequence;
 mod stats;
 pub mod window;
 
-pub use component::FACTORY;
+pub use component::{FACTORY, PROCESSORS};
 pub use config::Config;
+pub use openings::{FACTORY as OPENINGS, OpeningsSettings};
 pub use processor::SpanLinker;
 pub use stats::Stats;

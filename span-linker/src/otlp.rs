@@ -9,8 +9,8 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::{Link as SpanLink, SpanKind};
 use pipeline::otlp::{FLAG_HAS_IS_REMOTE, FLAG_IS_REMOTE, FLAG_RANDOM, FLAG_SAMPLED, key_value};
 use span_model::{
-    CONFIDENCE, FACT_PREFIX, FactValue, LinkFacts, METHOD, ProcessKey, SpanId, TraceId, Value,
-    semconv,
+    CONFIDENCE, FACT_PREFIX, FactValue, LinkFacts, METHOD, OPENING, Opening, ProcessKey, SpanId,
+    TraceId, Value, semconv,
 };
 use std::borrow::Cow;
 use std::hash::{BuildHasher, Hash, Hasher};
@@ -66,6 +66,40 @@ pub fn trace_id(span: &Span) -> Option<TraceId> {
     TraceId::from_bytes(span.trace_id.as_slice().try_into().ok()?)
 }
 
+/// A request that has begun, if that is what the span stands for (`openings` makes them).
+pub fn opening(span: &Span) -> Option<Opening> {
+    let mark = span
+        .attributes
+        .iter()
+        .find(|attribute| attribute.key == OPENING)?;
+    let Some(AnyValue::IntValue(process)) = any_value(mark) else {
+        return None;
+    };
+    let kind = match side(span) {
+        Side::Ingress => span_model::SpanKind::Server,
+        _ => span_model::SpanKind::Client,
+    };
+    let mut facts = LinkFacts::default();
+    for attribute in &span.attributes {
+        read_fact(&mut facts, attribute);
+    }
+    Some(Opening {
+        span_id: span_id(span)?,
+        kind,
+        process: ProcessKey(u64::from_ne_bytes(process.to_ne_bytes())),
+        start_unix_ns: span.start_time_unix_nano,
+        facts,
+    })
+}
+
+/// Whether the span is of a request that came in, or of one that went out.
+fn side(span: &Span) -> Side {
+    match SpanKind::try_from(span.kind) {
+        Ok(SpanKind::Server | SpanKind::Consumer) => Side::Ingress,
+        _ => Side::Egress,
+    }
+}
+
 /// Takes the facts off a span and gives what the window keeps of it.
 pub fn take_entry(span: &mut Span, id: SpanId, process: ProcessKey) -> Entry {
     let mut facts = LinkFacts::default();
@@ -79,11 +113,7 @@ pub fn take_entry(span: &mut Span, id: SpanId, process: ProcessKey) -> Entry {
         !is_fact
     });
     let kind = kind(span);
-    let side = match SpanKind::try_from(span.kind) {
-        Ok(SpanKind::Server | SpanKind::Consumer) => Side::Ingress,
-        _ => Side::Egress,
-    };
-    let mut entry = Entry::new(id, side, process, span.start_time_unix_nano, facts);
+    let mut entry = Entry::new(id, side(span), process, span.start_time_unix_nano, facts);
     entry.end_ns = Some(span.end_time_unix_nano.max(span.start_time_unix_nano));
     entry.incomplete = incomplete;
     entry.kind = kind;

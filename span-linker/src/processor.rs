@@ -85,13 +85,13 @@ impl SpanLinker {
     }
 
     /// Takes spans in, and gives out those whose decision is due.
-    pub fn process(&mut self, batch: Batch, now: Monotonic, out: &mut Vec<Batch>) {
+    pub fn process(&mut self, mut batch: Batch, now: Monotonic, out: &mut Vec<Batch>) {
         self.advance(now);
         let mut leaving = Leaving::default();
-        for opening in batch.openings {
+        for opening in std::mem::take(&mut batch.openings) {
             self.open(opening);
         }
-        for resource_spans in batch.resource_spans {
+        for resource_spans in batch.take_resource_spans() {
             self.take(resource_spans, &mut leaving);
         }
         self.make_room(&mut leaving);
@@ -182,6 +182,10 @@ impl SpanLinker {
             );
             let mut linkable = false;
             for span in spans {
+                if let Some(opening) = otlp::opening(&span) {
+                    self.open(opening);
+                    continue;
+                }
                 match otlp::span_id(&span) {
                     None => {
                         self.stats.malformed += 1;
@@ -448,10 +452,7 @@ impl Leaving {
                 }],
                 schema_url: envelope.resource_schema.clone(),
             });
-        out.push(Batch {
-            resource_spans: resource_spans.collect(),
-            openings: Vec::new(),
-        });
+        out.push(Batch::new(resource_spans.collect()));
     }
 }
 

@@ -6,6 +6,7 @@ mod run;
 mod setup;
 mod test;
 mod tidy;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -32,6 +33,8 @@ enum Task {
     Bench(bench::Options),
     /// Check the rules that neither rustfmt nor clippy know.
     Tidy,
+    /// Run the programs and their tests on other kernels, in QEMU.
+    Vm(vm::Options),
 }
 
 fn main() -> ExitCode {
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::run(&options, &interrupt),
         Task::Bench(options) => bench::run(&options, &interrupt),
         Task::Tidy => tidy::run(),
+        Task::Vm(options) => vm::run(&options, &interrupt),
     });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

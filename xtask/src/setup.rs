@@ -10,36 +10,52 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
+use integration_tests::backends::{JAEGER_VERSION, jaeger_program};
 use integration_tests::programs::find;
 
 use crate::run::{self, Interrupt, cargo, command, root, target_dir};
 
 const BPF_LINKER: &str = "0.10.3";
 
-/// A program, the Debian package that has it, and whether the demo needs it or only the tests.
+/// A program, the Debian package that has it, and the first of these that needs it.
 struct Program {
     name: &'static str,
     package: &'static str,
-    demo: bool,
+    first_for: For,
 }
 
-const fn program(name: &'static str, package: &'static str, demo: bool) -> Program {
+/// What programs are for; each needs those of the former ones too.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum For {
+    Demo,
+    Tests,
+    VirtualMachines,
+}
+
+const fn program(name: &'static str, package: &'static str, first_for: For) -> Program {
     Program {
         name,
         package,
-        demo,
+        first_for,
     }
 }
 
-const PROGRAMS: [Program; 8] = [
-    program("cc", "gcc libc6-dev", true),
-    program("nginx", "nginx-light", true),
-    program("node", "nodejs", true),
-    program("python3", "python3", true),
-    program("redis-server", "redis-server", true),
-    program("ab", "apache2-utils", false),
-    program("curl", "curl", false),
-    program("redis-benchmark", "redis-tools", false),
+const PROGRAMS: [Program; 11] = [
+    program("cc", "gcc libc6-dev", For::Demo),
+    program("nginx", "nginx-light", For::Demo),
+    program("node", "nodejs", For::Demo),
+    program("python3", "python3", For::Demo),
+    program("redis-server", "redis-server", For::Demo),
+    program("ab", "apache2-utils", For::Tests),
+    program("curl", "curl", For::Tests),
+    program("ip", "iproute2", For::Tests),
+    program("nft", "nftables", For::Tests),
+    program("redis-benchmark", "redis-tools", For::Tests),
+    program(
+        "qemu-system-x86_64",
+        "qemu-system-x86",
+        For::VirtualMachines,
+    ),
 ];
 
 /// `cargo xtask setup`: everything, and says what it found.
@@ -50,8 +66,9 @@ pub fn everything(interrupt: &Interrupt) -> Result<()> {
         missing: Vec::new(),
     };
     setup.building();
-    setup.programs(true);
+    setup.programs(For::Tests);
     setup.step("Python packages for tests", Setup::python_packages);
+    setup.step("Jaeger for tests", Setup::jaeger);
     ensure!(
         setup.missing.is_empty(),
         "not everything could be had:\n{}",
@@ -69,7 +86,7 @@ pub fn for_demo(interrupt: &Interrupt) -> Result<()> {
         missing: Vec::new(),
     };
     setup.building();
-    setup.programs(false);
+    setup.programs(For::Demo);
     interrupt.check()?;
     ensure!(
         setup.missing.is_empty(),
@@ -92,10 +109,29 @@ pub fn for_tests(interrupt: &Interrupt) -> Result<Vec<String>> {
         "nothing can be built:\n{}",
         setup.missing.join("\n")
     );
-    setup.programs(true);
+    setup.programs(For::Tests);
     setup.step("Python packages for tests", Setup::python_packages);
+    setup.step("Jaeger for tests", Setup::jaeger);
     interrupt.check()?;
     Ok(setup.missing)
+}
+
+/// What virtual machines need, all of it.
+pub fn for_vm(interrupt: &Interrupt) -> Result<()> {
+    let mut setup = Setup {
+        interrupt,
+        verbose: false,
+        missing: Vec::new(),
+    };
+    setup.building();
+    setup.programs(For::VirtualMachines);
+    interrupt.check()?;
+    ensure!(
+        setup.missing.is_empty(),
+        "virtual machines need more:\n{}",
+        setup.missing.join("\n")
+    );
+    Ok(())
 }
 
 struct Setup<'a> {
@@ -173,8 +209,10 @@ impl Setup<'_> {
         Ok(Found::Installed)
     }
 
-    fn programs(&mut self, tests_too: bool) {
-        let needed = PROGRAMS.iter().filter(|program| tests_too || program.demo);
+    fn programs(&mut self, purpose: For) {
+        let needed = PROGRAMS
+            .iter()
+            .filter(|program| program.first_for <= purpose);
         let missing: Vec<_> = needed
             .filter(|program| find(program.name).is_none())
             .collect();
@@ -237,7 +275,15 @@ impl Setup<'_> {
         let wanted = fs::read(&requirements).with_context(|| requirements.display().to_string())?;
         let venv = target_dir().join("venv");
         let stamp = venv.join("requirements.txt");
-        if fs::read(&stamp).is_ok_and(|there| there == wanted) {
+        let works = || {
+            command(venv.join("bin/python"))
+                .args(["-c", "import grpc"])
+                .output()
+        };
+        // An interpreter that was replaced since finds no package.
+        if fs::read(&stamp).is_ok_and(|there| there == wanted)
+            && works().is_ok_and(|output| output.status.success())
+        {
             return Ok(Found::There);
         }
         let python = if Path::new("/usr/bin/python3").exists() {
@@ -273,6 +319,61 @@ impl Setup<'_> {
         fs::write(stamp, wanted)?;
         Ok(Found::Installed)
     }
+}
+
+/// What Jaeger's binary is built from. `go install` refuses its module, which has a `replace`.
+const JAEGER_PACKAGE: &str = "github.com/jaegertracing/jaeger";
+
+/// Jaeger, built from its module by a module of our own.
+impl Setup<'_> {
+    fn jaeger(&self) -> Result<Found> {
+        let program = jaeger_program();
+        if program.is_file() {
+            return Ok(Found::There);
+        }
+        ensure!(
+            find("go").is_some(),
+            "the test of whole clusters is skipped without it, and building it needs Go 1.26 or \
+             newer: https://go.dev/dl"
+        );
+        let dir = program.parent().context("the program is in a directory")?;
+        fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
+        let build = tempfile::tempdir_in(dir)?;
+        let go_mod =
+            format!("module backends\n\ngo 1.26\n\nrequire {JAEGER_PACKAGE} {JAEGER_VERSION}\n");
+        fs::write(build.path().join("go.mod"), go_mod)?;
+        println!("setup: building Jaeger {JAEGER_VERSION}, which takes minutes, once a machine");
+        // The checksum database lacks some of its dependencies, which its own go.sum has.
+        let sums = module_dir(build.path())?.join("go.sum");
+        fs::write(build.path().join("go.sum"), fs::read(sums)?)?;
+        let mut go = command("go");
+        go.current_dir(build.path()).env("GOFLAGS", "-mod=mod");
+        go.args(["build", "-o", "jaeger"]);
+        run::run(
+            go.arg(format!("{JAEGER_PACKAGE}/cmd/jaeger")),
+            self.interrupt,
+        )?;
+        fs::rename(build.path().join("jaeger"), &program)?;
+        Ok(Found::Installed)
+    }
+}
+
+/// Where Go keeps the module of Jaeger, after downloading it.
+fn module_dir(build: &Path) -> Result<PathBuf> {
+    let mut go = command("go");
+    go.current_dir(build).args(["mod", "download", "-json"]);
+    let output = go
+        .arg(format!("{JAEGER_PACKAGE}@{JAEGER_VERSION}"))
+        .output()?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.success(),
+        "go mod download: {}",
+        errors.trim()
+    );
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    let dir = answer["Dir"].as_str().context("go names no directory")?;
+    Ok(dir.into())
 }
 
 /// A `policy-rc.d` of our own, while it lives.

@@ -14,6 +14,7 @@ use clap::Args;
 use integration_tests::sandbox::{Output, Sandbox};
 
 use crate::run::{self, Interrupt, cargo, root};
+use crate::vm::{self, Oldest};
 use crate::{setup, tidy};
 
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -75,6 +76,9 @@ pub fn run(options: &Options, interrupt: &Interrupt) -> Result<()> {
             options,
             interrupt,
         )?;
+        if options.rest.is_empty() {
+            totals.oldest_kernel(interrupt)?;
+        }
     } else {
         totals
             .skipped
@@ -107,6 +111,28 @@ fn checks() -> [(&'static str, Vec<Command>); 2] {
 }
 
 impl Totals {
+    /// Runs some of the tests on the oldest kernel that can be had. All of them on more kernels are
+    /// for `make vm`: there is no KVM to count on, and emulated they take minutes.
+    fn oldest_kernel(&mut self, interrupt: &Interrupt) -> Result<()> {
+        println!("test: the oldest kernel");
+        match vm::oldest(interrupt)? {
+            Oldest::Skipped(why) => self.skipped.push(why),
+            Oldest::Booted(report, wrong) => {
+                self.passed += report.passed();
+                self.failed += report.failed();
+                println!("test: {} passed on {}", report.passed(), report.release);
+                self.skipped.extend(report.skipped);
+                for what in &wrong {
+                    eprintln!("test: {what} on {}", report.release);
+                }
+                if !wrong.is_empty() {
+                    self.wrong.push("the oldest kernel");
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Runs `cargo test` and counts what its test programs say.
     fn cargo_test(
         &mut self,

@@ -32,6 +32,11 @@ pub enum BtfError {
     /// A struct or a field is not there.
     #[error("the kernel's BTF has no {0}")]
     Missing(String),
+    /// The programs have no room for the part of a struct that they copy.
+    #[error(
+        "the fields of {0} lie {1} bytes apart in this kernel, which is more than the BPF programs copy; please report it"
+    )]
+    TooFarApart(&'static str, u32),
 }
 
 /// Kernel structs and the offsets of their fields.

@@ -1,14 +1,14 @@
 //! What the kernel side must know of this kernel and this processor.
 
 use super::btf::{Btf, BtfError};
-use ebpf_common::{COMPAT_CALL, Call, Offsets, SYSCALL_TABLE};
+use ebpf_common::{COMPAT_CALL, Call, Extent, Offsets, SYSCALL_TABLE};
 
 /// Resolves every offset from the running kernel's BTF.
 pub fn resolve(btf: &Btf) -> Result<Offsets, BtfError> {
     let sock = |field: &str| btf.offset("sock", field);
     let common = |field: &str| btf.offset("sock_common", field);
     let tcp = |field: &str| btf.offset("tcp_sock", field);
-    Ok(Offsets {
+    with_extents(Offsets {
         task_files: btf.offset("task_struct", "files")?,
         task_pid: btf.offset("task_struct", "pid")?,
         task_tgid: btf.offset("task_struct", "tgid")?,
@@ -47,6 +47,42 @@ pub fn resolve(btf: &Btf) -> Result<Offsets, BtfError> {
         unix_peer: btf.offset("unix_sock", "peer")?,
         ..registers(btf)?
     })
+}
+
+/// Adds the parts that are copied in one go, or says which is too large for this collector.
+fn with_extents(mut offsets: Offsets) -> Result<Offsets, BtfError> {
+    let o = &mut offsets;
+    o.regs = Extent::of(&o.regs_args);
+    o.sock_common = Extent::of(&[
+        o.sock_family,
+        o.sock_state,
+        o.sock_daddr,
+        o.sock_rcv_saddr,
+        o.sock_dport,
+        o.sock_flags,
+        o.sock_v6_daddr,
+        o.sock_v6_rcv_saddr,
+        o.sock_net,
+    ]);
+    o.tcp = Extent::of(&[
+        o.tcp_snd_una,
+        o.tcp_write_seq,
+        o.tcp_bytes_acked,
+        o.tcp_rcv_nxt,
+        o.tcp_copied_seq,
+        o.tcp_bytes_received,
+    ]);
+    let parts = [
+        ("pt_regs", o.regs, Extent::MAX_REGS),
+        ("sock_common", o.sock_common, Extent::MAX_SOCK_COMMON),
+        ("tcp_sock", o.tcp, Extent::MAX_TCP),
+    ];
+    for (name, part, room) in parts {
+        if part.bytes as usize > room {
+            return Err(BtfError::TooFarApart(name, part.bytes));
+        }
+    }
+    Ok(offsets)
 }
 
 #[cfg(target_arch = "x86_64")]

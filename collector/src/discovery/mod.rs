@@ -33,7 +33,7 @@ pub use process::{CommandLine, Details, Process};
 pub use procfs::{Entry, Pid, Proc, StartTicks};
 pub use resource::build as build_resource;
 pub use runtime::Runtime;
-pub use selection::{Action, Decision, Needs, PortSet, Rule, Select, Selector};
+pub use selection::{Action, Decision, Needs, PortSet, Rule, Select, SelectSchema, Selector};
 pub use sockets::{Ports, SocketTables};
 pub use table::{Counts, Limits, Table};
 pub use traced::{Change, Traced};

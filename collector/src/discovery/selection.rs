@@ -2,10 +2,16 @@
 //!
 //! Pure: rules and facts come in, decisions go out.
 
+mod schema;
+
+pub use schema::SelectSchema;
+
 use super::procfs::Pid;
 use super::sockets::Ports;
 use super::{Error, Process};
 use globset::{Glob, GlobMatcher};
+use schema::{OneOrMore, PortsSchema};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor, value};
 use std::collections::BTreeSet;
@@ -15,7 +21,7 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 
 /// What happens to a process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
     /// It is traced.
@@ -34,26 +40,31 @@ pub struct Select {
 }
 
 /// One rule. All conditions must hold; a rule without conditions matches everything.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
     /// What happens to processes that match.
     pub action: Action,
     /// Process ids, of the initial pid namespace.
     #[serde(default, deserialize_with = "pids")]
+    #[schemars(with = "Option<OneOrMore<u32>>")]
     pub pid: Option<Vec<u32>>,
     /// Globs: on the whole path, or on the file name when there is no slash in it.
     /// Links are resolved; the name of the link matches too, up to 15 characters of it.
     #[serde(default, deserialize_with = "globs")]
+    #[schemars(with = "Option<OneOrMore<String>>")]
     pub executable: Option<Vec<String>>,
     /// TCP ports that the process listens on: `80`, `"8000-8999"`, `"80,443"`.
     #[serde(default)]
+    #[schemars(with = "Option<PortsSchema>")]
     pub listen_port: Option<PortSet>,
     /// TCP ports that the process has connected to.
     #[serde(default)]
+    #[schemars(with = "Option<PortsSchema>")]
     pub peer_port: Option<PortSet>,
     /// Container ids: globs, or the first digits of one.
     #[serde(default, deserialize_with = "globs")]
+    #[schemars(with = "Option<OneOrMore<String>>")]
     pub container: Option<Vec<String>>,
 }
 

@@ -65,6 +65,41 @@ pub struct Offsets {
     pub regs_number: u32,
     /// Arguments in the saved registers.
     pub regs_args: [u32; 6],
+    /// Bytes from the first argument in the saved registers to the end of the last.
+    pub regs: Extent,
+    /// Bytes of `sock_common` that hold all of its fields above.
+    pub sock_common: Extent,
+    /// Bytes of `tcp_sock` that hold the fields of a connection's position.
+    pub tcp: Extent,
+}
+
+/// A part of a struct that is copied in one go, because each copy costs as much as its bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Extent {
+    /// Where it begins in the struct; a multiple of 8.
+    pub first: u32,
+    /// Its length; a multiple of 8.
+    pub bytes: u32,
+}
+
+impl Extent {
+    /// Most bytes between the arguments in the saved registers (arm64: 280).
+    pub const MAX_REGS: usize = 288;
+    /// Most bytes of `sock_common` (x86-64: 136 in all).
+    pub const MAX_SOCK_COMMON: usize = 160;
+    /// Most bytes between the fields of a connection's position.
+    pub const MAX_TCP: usize = 768;
+
+    /// The smallest that holds at least 8 bytes from each of these offsets on, and 16 from the last.
+    pub fn of(offsets: &[u32]) -> Self {
+        let first = offsets.iter().min().map_or(0, |first| first & !7);
+        let end = offsets.iter().max().map_or(0, |last| (last & !7) + 16);
+        Self {
+            first,
+            bytes: end - first,
+        }
+    }
 }
 
 /// Switches of the whole capture.

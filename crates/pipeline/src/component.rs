@@ -7,10 +7,14 @@ use crate::batch::Batch;
 use crate::clock::Monotonic;
 use crate::config::node::Node;
 use crate::config::report::{Finding, Report};
-use crate::config::{ComponentId, decode, join};
+use crate::config::{self, ComponentId, decode};
+use crate::extensions::{Extension, Extensions};
+use crate::gate::Gate;
+use crate::receipt::NotTaken;
 use crate::receiver::{BatchSender, Running};
 use crate::telemetry::Metrics;
 use async_trait::async_trait;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 use std::any::Any;
 use std::fmt::Debug;
@@ -42,6 +46,11 @@ pub trait Processor: Send {
     /// Takes a batch; what is ready goes to `out`, the rest stays for later.
     fn process(&mut self, batch: Batch, now: Monotonic, out: &mut Vec<Batch>);
 
+    /// What it may close in front of its pipeline; None: nothing.
+    fn gate(&self) -> Option<Gate> {
+        None
+    }
+
     /// How often [`tick`](Self::tick) is wanted; None: never.
     fn tick_interval(&self) -> Option<Duration> {
         None
@@ -65,8 +74,10 @@ pub trait Exporter: Send + Sync {
     /// A backend that is not there is no error.
     async fn start(&mut self) -> Result<(), BoxError>;
 
-    /// Takes a batch over. Waits only if it is meant to push back; counts what it refuses.
-    async fn consume(&self, batch: Arc<Batch>);
+    /// Takes a batch over: from then on the exporter answers for its spans, and counts those
+    /// it has to give up. Waits only if it is meant to push back. What it does not take is
+    /// no loss yet: the pipeline gives it back or counts it.
+    async fn consume(&self, batch: Arc<Batch>) -> Result<(), NotTaken>;
 
     /// Sends what it still has, is back before the deadline, and counts what it had to give up.
     async fn shutdown(&self, deadline: Instant);
@@ -79,10 +90,13 @@ pub struct Context {
     pub id: ComponentId,
     /// Where its counters go.
     pub metrics: Metrics,
+    /// What it may ask for help; empty while extensions themselves are built.
+    pub extensions: Extensions,
 }
 
 /// Settings as serde reads them; unknown keys and wrong types are found before `check` is called.
-pub trait Settings: DeserializeOwned {
+/// The schema for editors is made from them, descriptions from their doc comments.
+pub trait Settings: DeserializeOwned + JsonSchema {
     /// Notes values that cannot work.
     fn check(&self, check: &mut Check<'_>) {
         let _ = check;
@@ -99,12 +113,29 @@ pub trait ReceiverSettings: Any + Debug + Send + Sync {
 pub trait ProcessorSettings: Debug + Send + Sync {
     /// Builds one instance; every pipeline gets its own.
     fn build(&self, context: Context) -> Result<Box<dyn Processor>, BoxError>;
+
+    /// Whether it only works well as the first of its pipeline.
+    fn belongs_first(&self) -> bool {
+        false
+    }
 }
 
 /// Settings of an exporter.
 pub trait ExporterSettings: Debug + Send + Sync {
     /// Builds the exporter without doing any IO.
     fn build(&self, context: Context) -> Result<Box<dyn Exporter>, BoxError>;
+
+    /// The extension that it needs, if any, and the key that names it, such as
+    /// `sending_queue::storage`.
+    fn extension(&self) -> Option<(&'static str, &str)> {
+        None
+    }
+}
+
+/// Settings of an extension.
+pub trait ExtensionSettings: Debug + Send + Sync {
+    /// Builds the extension without doing any IO.
+    fn build(&self, context: Context) -> Result<Arc<dyn Extension>, BoxError>;
 }
 
 /// Notes what is wrong with one component's values.
@@ -133,7 +164,7 @@ impl<'a> Check<'a> {
         Check {
             report: self.report,
             node: self.node,
-            path: join(&self.path, key),
+            path: config::join(&self.path, key),
             below,
         }
     }
@@ -162,7 +193,7 @@ impl<'a> Check<'a> {
             .collect();
         Finding {
             place: self.node.place_of(&parts),
-            path: join(&self.path, key),
+            path: config::join(&self.path, key),
             message,
         }
     }
@@ -175,8 +206,14 @@ pub struct Factory<S: ?Sized> {
     pub kind: &'static str,
     /// Former names, accepted with a warning.
     pub old_names: &'static [&'static str],
-    pub(crate) parse: fn(&Node, &str, &mut Report) -> Option<Arc<S>>,
+    pub(crate) parse: Parse<S>,
+    pub(crate) schema: fn(&mut SchemaGenerator) -> Schema,
+    /// The settings' type, whose crate is the component's.
+    pub(crate) type_name: fn() -> &'static str,
 }
+
+/// Reads the settings of one component, or notes what is wrong with them.
+type Parse<S> = fn(&Node, &str, &mut Report) -> Option<Arc<S>>;
 
 /// A receiver type.
 pub type ReceiverFactory = Factory<dyn ReceiverSettings>;
@@ -184,6 +221,8 @@ pub type ReceiverFactory = Factory<dyn ReceiverSettings>;
 pub type ProcessorFactory = Factory<dyn ProcessorSettings>;
 /// An exporter type.
 pub type ExporterFactory = Factory<dyn ExporterSettings>;
+/// An extension type.
+pub type ExtensionFactory = Factory<dyn ExtensionSettings>;
 
 impl<S: ?Sized> Clone for Factory<S> {
     fn clone(&self) -> Self {
@@ -194,6 +233,16 @@ impl<S: ?Sized> Clone for Factory<S> {
 impl<S: ?Sized> Copy for Factory<S> {}
 
 impl<S: ?Sized> Factory<S> {
+    const fn of<C: Settings>(kind: &'static str, parse: Parse<S>) -> Self {
+        Self {
+            kind,
+            old_names: &[],
+            parse,
+            schema: |generator| generator.subschema_for::<C>(),
+            type_name: std::any::type_name::<C>,
+        }
+    }
+
     /// Adds former names of the type.
     #[must_use]
     pub const fn formerly(self, old_names: &'static [&'static str]) -> Self {
@@ -204,34 +253,59 @@ impl<S: ?Sized> Factory<S> {
 impl Factory<dyn ReceiverSettings> {
     /// The receiver type `kind` with settings `C`.
     pub const fn receiver<C: Settings + ReceiverSettings + 'static>(kind: &'static str) -> Self {
-        Self {
-            kind,
-            old_names: &[],
-            parse: |node, path, report| Some(Arc::new(read::<C>(node, path, report)?)),
-        }
+        Self::of::<C>(kind, |node, path, report| {
+            Some(Arc::new(read::<C>(node, path, report)?))
+        })
     }
 }
 
 impl Factory<dyn ProcessorSettings> {
     /// The processor type `kind` with settings `C`.
     pub const fn processor<C: Settings + ProcessorSettings + 'static>(kind: &'static str) -> Self {
-        Self {
-            kind,
-            old_names: &[],
-            parse: |node, path, report| Some(Arc::new(read::<C>(node, path, report)?)),
-        }
+        Self::of::<C>(kind, |node, path, report| {
+            Some(Arc::new(read::<C>(node, path, report)?))
+        })
     }
 }
 
 impl Factory<dyn ExporterSettings> {
     /// The exporter type `kind` with settings `C`.
     pub const fn exporter<C: Settings + ExporterSettings + 'static>(kind: &'static str) -> Self {
-        Self {
-            kind,
-            old_names: &[],
-            parse: |node, path, report| Some(Arc::new(read::<C>(node, path, report)?)),
-        }
+        Self::of::<C>(kind, |node, path, report| {
+            Some(Arc::new(read::<C>(node, path, report)?))
+        })
     }
+}
+
+impl Factory<dyn ExtensionSettings> {
+    /// The extension type `kind` with settings `C`.
+    pub const fn extension<C: Settings + ExtensionSettings + 'static>(kind: &'static str) -> Self {
+        Self::of::<C>(kind, |node, path, report| {
+            Some(Arc::new(read::<C>(node, path, report)?))
+        })
+    }
+}
+
+/// The component types of two lists, for a constant.
+///
+/// # Panics
+/// When the constant is made: if `N` is not the number of types, or `one` is empty.
+pub const fn join<S: ?Sized, const N: usize>(
+    one: &[Factory<S>],
+    other: &[Factory<S>],
+) -> [Factory<S>; N] {
+    assert!(one.len() + other.len() == N, "N is not the number of types");
+    let mut all = [one[0]; N];
+    let mut index = 0;
+    while index < N {
+        all[index] = if index < one.len() {
+            one[index]
+        } else {
+            other[index - one.len()]
+        };
+        index += 1;
+    }
+    all
 }
 
 fn read<C: Settings>(node: &Node, path: &str, report: &mut Report) -> Option<C> {
@@ -250,4 +324,6 @@ pub struct Factories {
     pub processors: &'static [ProcessorFactory],
     /// Exporter types.
     pub exporters: &'static [ExporterFactory],
+    /// Extension types.
+    pub extensions: &'static [ExtensionFactory],
 }

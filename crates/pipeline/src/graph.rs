@@ -4,6 +4,7 @@
 use crate::batch::Batch;
 use crate::clock::{self, Monotonic};
 use crate::component::{Exporter, Processor};
+use crate::receipt::{NotTaken, Receipt};
 use crate::telemetry::{Loss, Losses, Metrics};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,15 +23,27 @@ struct Stage {
     next_tick: Option<Instant>,
 }
 
+/// An exporter, and the spans that it did not take.
+struct Outlet {
+    exporter: Arc<dyn Exporter>,
+    losses: Losses,
+}
+
+/// The batch that is being handed over.
+#[derive(Default)]
+struct InHand {
+    spans: usize,
+    receipt: Option<Receipt>,
+}
+
 /// One pipeline at work.
 pub struct Driver {
     input: mpsc::Receiver<Batch>,
     stages: Vec<Stage>,
-    exporters: Vec<Arc<dyn Exporter>>,
+    outlets: Vec<Outlet>,
     /// Through the processors and not yet with the exporters.
     ready: VecDeque<Batch>,
-    /// Spans of the batch that is being handed over.
-    in_hand: usize,
+    in_hand: InHand,
     losses: Losses,
 }
 
@@ -40,7 +53,7 @@ impl Driver {
         id: &str,
         input: mpsc::Receiver<Batch>,
         processors: Vec<Box<dyn Processor>>,
-        exporters: Vec<Arc<dyn Exporter>>,
+        exporters: Vec<(String, Arc<dyn Exporter>)>,
         metrics: &Metrics,
     ) -> Self {
         let stage = |processor: Box<dyn Processor>| {
@@ -52,12 +65,16 @@ impl Driver {
                 next_tick,
             }
         };
+        let outlet = |(id, exporter)| Outlet {
+            exporter,
+            losses: Losses::new(metrics, &format!("exporters/{id}")),
+        };
         Self {
             input,
             stages: processors.into_iter().map(stage).collect(),
-            exporters,
+            outlets: exporters.into_iter().map(outlet).collect(),
             ready: VecDeque::new(),
-            in_hand: 0,
+            in_hand: InHand::default(),
             losses: Losses::new(metrics, &format!("pipelines/{id}")),
         }
     }
@@ -147,21 +164,43 @@ impl Driver {
     async fn deliver(&mut self) {
         while let Some(mut batch) = self.ready.pop_front() {
             batch.openings.clear();
-            self.in_hand = batch.span_count();
-            if self.in_hand == 0 {
+            let spans = batch.span_count();
+            if spans == 0 {
                 continue;
             }
+            // Out of the batch, so that an exporter that keeps it keeps nobody waiting.
+            let receipt = batch.take_receipt();
+            self.in_hand = InHand { spans, receipt };
             let batch = Arc::new(batch);
-            for exporter in &self.exporters {
-                exporter.consume(Arc::clone(&batch)).await;
+            let mut refusals = Vec::new();
+            for (index, outlet) in self.outlets.iter().enumerate() {
+                if let Err(why) = outlet.exporter.consume(Arc::clone(&batch)).await {
+                    refusals.push((index, why));
+                }
             }
-            self.in_hand = 0;
+            let receipt = std::mem::take(&mut self.in_hand).receipt;
+            self.settle(&refusals, spans, receipt);
         }
     }
 
-    /// Counts what has not reached the exporters. Errs high: some exporters may have taken
-    /// the batch that was being handed over.
+    /// Lost is what an exporter did not take, unless none did and the receiver gets it back.
+    fn settle(&self, refusals: &[(usize, NotTaken)], spans: usize, receipt: Option<Receipt>) {
+        if let (Some(receipt), Some((_, why))) = (receipt, refusals.first())
+            && refusals.len() == self.outlets.len()
+        {
+            return receipt.refuse(*why);
+        }
+        for (index, NotTaken(loss)) in refusals {
+            if let Some(outlet) = self.outlets.get(*index) {
+                outlet.losses.count(*loss, spans);
+            }
+        }
+    }
+
+    /// Refuses or counts what has not reached the exporters. Errs high: some exporters may have
+    /// taken the batch that was being handed over.
     fn abandon(&mut self) {
+        const WHY: NotTaken = NotTaken(Loss::Shutdown);
         self.input.close();
         let mut left = Vec::new();
         while let Ok(batch) = self.input.try_recv() {
@@ -169,7 +208,20 @@ impl Driver {
         }
         left.extend(self.flush());
         left.extend(self.ready.drain(..));
-        let spans = self.in_hand + left.iter().map(Batch::span_count).sum::<usize>();
+        let in_hand = std::mem::take(&mut self.in_hand);
+        let mut spans = match in_hand.receipt {
+            None => in_hand.spans,
+            Some(receipt) => {
+                receipt.refuse(WHY);
+                0
+            }
+        };
+        for batch in left {
+            let count = batch.span_count();
+            if !batch.refuse(WHY) {
+                spans += count;
+            }
+        }
         if spans > 0 {
             tracing::warn!(spans, "time to stop is over, spans are lost");
             self.losses.count(Loss::Shutdown, spans);

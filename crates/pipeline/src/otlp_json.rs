@@ -4,7 +4,9 @@
 //! By hand, since the serde form of `opentelemetry-proto` writes every unset field,
 //! `null`s, and NaN as `null`.
 
-use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value};
+use opentelemetry_proto::tonic::common::v1::{
+    AnyValue, EntityRef, InstrumentationScope, KeyValue, any_value,
+};
 use opentelemetry_proto::tonic::trace::v1::span::{Event, Link};
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
 use std::io::Write;
@@ -25,10 +27,18 @@ fn write_resource_spans(json: &mut Json, spans: &ResourceSpans) {
                 "droppedAttributesCount",
                 resource.dropped_attributes_count.into(),
             );
+            json.list("entityRefs", &resource.entity_refs, write_entity_ref);
         });
     }
     json.list("scopeSpans", &spans.scope_spans, write_scope_spans);
     json.text("schemaUrl", &spans.schema_url);
+}
+
+fn write_entity_ref(json: &mut Json, entity: &EntityRef) {
+    json.text("schemaUrl", &entity.schema_url);
+    json.text("type", &entity.r#type);
+    json.texts("idKeys", &entity.id_keys);
+    json.texts("descriptionKeys", &entity.description_keys);
 }
 
 fn write_scope_spans(json: &mut Json, spans: &ScopeSpans) {
@@ -223,6 +233,14 @@ impl Json {
                 let _ = serde_json::to_writer(&mut self.out, &number);
                 self.needs_comma = true;
             }
+        }
+    }
+
+    fn texts(&mut self, name: &str, texts: &[String]) {
+        if !texts.is_empty() {
+            self.key(name);
+            // As in `string`.
+            let _ = serde_json::to_writer(&mut self.out, texts);
         }
     }
 

@@ -2,9 +2,16 @@
 
 use crate::batch::Batch;
 use crate::component::BoxError;
+use crate::gate::Gate;
+use crate::receipt::Receipt;
 use crate::telemetry::{Counter, Metrics};
 use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
+
+/// How long `deliver` waits for room in full pipelines before it refuses.
+const ROOM_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Resolves when a receiver has ended and dropped its sender.
 pub type Running = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
@@ -20,30 +27,80 @@ pub enum Refused {
     /// A pipeline has no room just now.
     #[error("a pipeline has no room")]
     Full(Batch),
+    /// A processor lets nothing in just now: memory is short.
+    #[error("memory is short, a pipeline takes nothing until some is free")]
+    Gated(Batch),
     /// The pipelines are gone.
     #[error("the pipelines have ended")]
     Closed(Batch),
 }
 
-/// The way into every pipeline that names a receiver. Bounded: a full pipeline makes
-/// `send` and `blocking_send` wait and `try_send` refuse.
+/// A batch that its receiver has to answer for: it was refused, and stays with the client.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Undelivered {
+    /// For the client.
+    pub message: String,
+    /// Whether the same batch may be taken later.
+    pub retryable: bool,
+}
+
+/// The way into one pipeline.
+#[derive(Clone, Debug)]
+pub struct Input {
+    /// Its queue.
+    pub queue: mpsc::Sender<Batch>,
+    /// What its processors may close in front of it.
+    pub gates: Vec<Gate>,
+}
+
+/// The way into every pipeline that names a receiver. Bounded: a full pipeline or a closed gate
+/// makes `send` and `blocking_send` wait, `deliver` refuse after a while, and `try_send` at once.
 #[derive(Clone, Debug)]
 pub struct BatchSender {
-    targets: Vec<mpsc::Sender<Batch>>,
+    targets: Vec<Input>,
+    receiver: Arc<str>,
+    metrics: Metrics,
+    /// Made at the first use: a receiver with transports counts by transport only.
+    counts: Arc<OnceLock<Counts>>,
+}
+
+#[derive(Debug)]
+struct Counts {
     accepted: Counter,
     refused: Counter,
 }
 
+impl Counts {
+    fn new(metrics: &Metrics, labels: &[(&str, &str)]) -> Self {
+        let accepted = "Spans handed to the pipelines.";
+        let refused = "Spans that the pipelines did not take.";
+        Self {
+            accepted: metrics.counter("otelcol_receiver_accepted_spans", accepted, labels),
+            refused: metrics.counter("otelcol_receiver_refused_spans", refused, labels),
+        }
+    }
+}
+
 impl BatchSender {
     /// For the receiver of this id, into these pipelines.
-    pub fn new(targets: Vec<mpsc::Sender<Batch>>, receiver: &str, metrics: &Metrics) -> Self {
-        let labels = [("receiver", receiver)];
-        let accepted = "Spans handed to the pipelines.";
-        let refused = "Spans that the pipelines had no room for.";
+    pub fn new(targets: Vec<Input>, receiver: &str, metrics: &Metrics) -> Self {
         Self {
             targets,
-            accepted: metrics.counter("otelcol_receiver_accepted_spans", accepted, &labels),
-            refused: metrics.counter("otelcol_receiver_refused_spans", refused, &labels),
+            receiver: receiver.into(),
+            metrics: metrics.clone(),
+            counts: Arc::default(),
+        }
+    }
+
+    /// The same way, for what comes over one of several transports, with its own counters.
+    #[must_use]
+    pub fn over(&self, transport: &str) -> Self {
+        let labels = [("receiver", &*self.receiver), ("transport", transport)];
+        let counts = Counts::new(&self.metrics, &labels);
+        Self {
+            counts: Arc::new(OnceLock::from(counts)),
+            ..self.clone()
         }
     }
 
@@ -53,14 +110,16 @@ impl BatchSender {
         let Some((last, others)) = self.targets.split_last() else {
             return Err(Closed);
         };
-        for target in others {
-            target
-                .send(batch.clone())
-                .await
-                .map_err(|_| self.refuse(spans))?;
+        for gate in self.gates() {
+            gate.pass().await;
         }
-        last.send(batch).await.map_err(|_| self.refuse(spans))?;
-        self.accepted.add_len(spans);
+        for target in others {
+            let sent = target.queue.send(batch.clone()).await;
+            sent.map_err(|_| self.refuse(spans))?;
+        }
+        let sent = last.queue.send(batch).await;
+        sent.map_err(|_| self.refuse(spans))?;
+        self.counts().accepted.add_len(spans);
         Ok(())
     }
 
@@ -70,25 +129,33 @@ impl BatchSender {
         let Some((last, others)) = self.targets.split_last() else {
             return Err(Closed);
         };
-        for target in others {
-            target
-                .blocking_send(batch.clone())
-                .map_err(|_| self.refuse(spans))?;
+        for gate in self.gates() {
+            gate.blocking_pass();
         }
-        last.blocking_send(batch).map_err(|_| self.refuse(spans))?;
-        self.accepted.add_len(spans);
+        for target in others {
+            let sent = target.queue.blocking_send(batch.clone());
+            sent.map_err(|_| self.refuse(spans))?;
+        }
+        let sent = last.queue.blocking_send(batch);
+        sent.map_err(|_| self.refuse(spans))?;
+        self.counts().accepted.add_len(spans);
         Ok(())
     }
 
-    /// Takes the batch only if every pipeline has room now; counts it as refused otherwise.
+    /// Takes the batch only if every pipeline has room and its gates are open now; counts it
+    /// as refused otherwise.
     pub fn try_send(&self, batch: Batch) -> Result<(), Refused> {
         let spans = batch.span_count();
+        if self.gates().any(|gate| gate.refuses(spans)) {
+            self.counts().refused.add_len(spans);
+            return Err(Refused::Gated(batch));
+        }
         let mut permits = Vec::with_capacity(self.targets.len());
         for target in &self.targets {
-            match target.try_reserve() {
+            match target.queue.try_reserve() {
                 Ok(permit) => permits.push(permit),
                 Err(error) => {
-                    self.refused.add_len(spans);
+                    self.counts().refused.add_len(spans);
                     return Err(match error {
                         mpsc::error::TrySendError::Full(()) => Refused::Full(batch),
                         mpsc::error::TrySendError::Closed(()) => Refused::Closed(batch),
@@ -96,20 +163,90 @@ impl BatchSender {
                 }
             }
         }
-        let last = permits.pop();
-        for permit in permits {
-            permit.send(batch.clone());
-        }
-        if let Some(last) = last {
-            last.send(batch);
-        }
-        self.accepted.add_len(spans);
+        hand_over(permits, batch);
+        self.counts().accepted.add_len(spans);
         Ok(())
     }
 
+    /// Hands a batch over and waits until it has been taken over for good: only then may a
+    /// receiver tell its client that the spans have arrived.
+    pub async fn deliver(&self, mut batch: Batch) -> Result<(), Undelivered> {
+        let spans = batch.span_count();
+        let counts = self.counts();
+        if self.gates().any(|gate| gate.refuses(spans)) {
+            counts.refused.add_len(spans);
+            return Err(undelivered("memory is short", true));
+        }
+        let outcome = match tokio::time::timeout(ROOM_TIMEOUT, self.reserve()).await {
+            Err(_) => Err(undelivered("the pipelines have no room", true)),
+            Ok(Err(Closed)) => Err(undelivered("the pipelines have ended", true)),
+            Ok(Ok(permits)) => {
+                let (receipt, outcome) = Receipt::new();
+                batch.set_receipt(receipt);
+                hand_over(permits, batch);
+                let mut unanswered = Unanswered { counts, spans };
+                let outcome = outcome.wait().await;
+                unanswered.spans = 0;
+                outcome.map_err(|why| undelivered(&why.to_string(), why.is_retryable()))
+            }
+        };
+        match &outcome {
+            Ok(()) => counts.accepted.add_len(spans),
+            Err(_) => counts.refused.add_len(spans),
+        }
+        outcome
+    }
+
+    /// A place in every pipeline. All receivers reserve in the same order, so that none waits
+    /// for another that waits for it.
+    async fn reserve(&self) -> Result<Vec<mpsc::Permit<'_, Batch>>, Closed> {
+        let mut permits = Vec::with_capacity(self.targets.len());
+        for target in &self.targets {
+            permits.push(target.queue.reserve().await.map_err(|_| Closed)?);
+        }
+        Ok(permits)
+    }
+
+    fn gates(&self) -> impl Iterator<Item = &Gate> {
+        self.targets.iter().flat_map(|target| &target.gates)
+    }
+
     fn refuse(&self, spans: usize) -> Closed {
-        self.refused.add_len(spans);
+        self.counts().refused.add_len(spans);
         Closed
+    }
+
+    fn counts(&self) -> &Counts {
+        self.counts
+            .get_or_init(|| Counts::new(&self.metrics, &[("receiver", &*self.receiver)]))
+    }
+}
+
+/// Counts the spans of a delivery whose client went away: the pipelines have them.
+struct Unanswered<'a> {
+    counts: &'a Counts,
+    spans: usize,
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        self.counts.accepted.add_len(self.spans);
+    }
+}
+
+fn undelivered(message: &str, retryable: bool) -> Undelivered {
+    let message = message.to_owned();
+    Undelivered { message, retryable }
+}
+
+fn hand_over(permits: Vec<mpsc::Permit<'_, Batch>>, batch: Batch) {
+    let mut permits = permits.into_iter();
+    let last = permits.next_back();
+    for permit in permits {
+        permit.send(batch.clone());
+    }
+    if let Some(last) = last {
+        last.send(batch);
     }
 }
 

@@ -1,15 +1,17 @@
 //! Builds what a configuration describes, runs it, and stops it in the order of the data.
 //!
 //! ```text
-//! start:  exporters, metrics endpoint, pipelines, receivers
-//! stop:   receivers -> pipelines drain -> exporters drain, all under one deadline
+//! start:  metrics endpoint, extensions, exporters, pipelines, receivers
+//! stop:   receivers -> pipelines drain -> exporters drain -> extensions, under one deadline
 //! ```
 
 use crate::clock;
-use crate::component::{BoxError, Context, Exporter, Processor, Receiver};
+use crate::component::{BoxError, Context, Exporter, ExtensionSettings, Processor, Receiver};
 use crate::config::{ComponentId, Config, Pipeline};
+use crate::extensions::{Extension, Extensions};
+use crate::gate::Gate;
 use crate::graph::{Driver, PIPELINE_QUEUE_BATCHES};
-use crate::receiver::{BatchSender, Running};
+use crate::receiver::{BatchSender, Input, Running};
 use crate::telemetry::{Metrics, MetricsServer, Sample, ServeError, process};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,7 +30,7 @@ pub enum ServiceError {
     /// A component could not be built from its settings.
     #[error("cannot build {role} {id}")]
     Build {
-        /// `receiver`, `processor` or `exporter`.
+        /// `extension`, `receiver`, `processor` or `exporter`.
         role: &'static str,
         /// As configured.
         id: ComponentId,
@@ -38,7 +40,7 @@ pub enum ServiceError {
     /// A component could not be started.
     #[error("cannot start {role} {id}")]
     Start {
-        /// `receiver` or `exporter`.
+        /// `extension`, `receiver` or `exporter`.
         role: &'static str,
         /// As configured.
         id: ComponentId,
@@ -75,8 +77,12 @@ pub struct Summary {
     pub failure: Option<Failure>,
 }
 
+/// Extensions in the order in which they start.
+type OrderedExtensions = Vec<(ComponentId, Arc<dyn Extension>)>;
+
 /// A configuration, built and not yet running.
 pub struct Service {
+    extensions: OrderedExtensions,
     receivers: BTreeMap<ComponentId, Box<dyn Receiver>>,
     exporters: BTreeMap<ComponentId, Box<dyn Exporter>>,
     pipelines: Vec<(Pipeline, Vec<Box<dyn Processor>>)>,
@@ -86,11 +92,14 @@ pub struct Service {
 }
 
 impl Service {
-    /// Builds every component that a pipeline refers to, without any IO.
+    /// Builds every component that a pipeline refers to, and the extensions, without any IO.
     pub fn build(config: &Config, metrics: Metrics) -> Result<Self, ServiceError> {
+        let extensions = build_extensions(config, &metrics)?;
+        let shared = Extensions::new(extensions.iter().cloned().collect());
         let context = |id: &ComponentId| Context {
             id: id.clone(),
             metrics: metrics.clone(),
+            extensions: shared.clone(),
         };
         let mut receivers = BTreeMap::new();
         let mut exporters = BTreeMap::new();
@@ -134,6 +143,7 @@ impl Service {
         }
         let endpoints = config.telemetry.metrics.endpoints();
         Ok(Self {
+            extensions,
             receivers,
             exporters,
             pipelines,
@@ -175,21 +185,33 @@ impl Service {
             tracing::info!(address = %server.address(), "metrics are served");
             up.servers.push(server);
         }
+        for (id, extension) in self.extensions {
+            extension
+                .start()
+                .await
+                .map_err(starting("extension", &id))?;
+            up.extensions.push(extension);
+        }
         for (id, mut exporter) in self.exporters {
             exporter.start().await.map_err(starting("exporter", &id))?;
             up.exporters.insert(id, Arc::from(exporter));
         }
-        let mut senders: BTreeMap<ComponentId, Vec<mpsc::Sender<_>>> = BTreeMap::new();
+        let mut inputs: BTreeMap<ComponentId, Vec<Input>> = BTreeMap::new();
         for (pipeline, processors) in self.pipelines {
-            let (sender, input) = mpsc::channel(PIPELINE_QUEUE_BATCHES);
+            let (queue, input) = mpsc::channel(PIPELINE_QUEUE_BATCHES);
+            let gates = processors.iter().filter_map(|processor| processor.gate());
+            let way_in = Input {
+                queue,
+                gates: gates.collect(),
+            };
+            up.gates.extend(way_in.gates.iter().cloned());
             for receiver in pipeline.receivers {
-                senders.entry(receiver).or_default().push(sender.clone());
+                inputs.entry(receiver).or_default().push(way_in.clone());
             }
             let exporters = pipeline
                 .exporters
                 .iter()
-                .filter_map(|id| up.exporters.get(id))
-                .cloned()
+                .filter_map(|id| Some((id.to_string(), Arc::clone(up.exporters.get(id)?))))
                 .collect();
             let driver = Driver::new(
                 pipeline.id.as_str(),
@@ -201,15 +223,31 @@ impl Service {
             up.pipelines.spawn(driver.run(up.abandon.clone()));
         }
         for (id, receiver) in self.receivers {
-            let targets = senders.remove(&id).unwrap_or_default();
+            let targets = inputs.remove(&id).unwrap_or_default();
             let output = BatchSender::new(targets, id.as_str(), &self.metrics);
             let running = receiver
                 .start(output, up.stop.clone())
                 .map_err(starting("receiver", &id))?;
             up.receivers.spawn(watch(id, running));
         }
+        up.tell_extensions(true);
         Ok(())
     }
+}
+
+fn build_extensions(config: &Config, metrics: &Metrics) -> Result<OrderedExtensions, ServiceError> {
+    let started = config.started_extensions.iter();
+    let settings = started.filter_map(|id| Some((id, config.extensions.get(id)?)));
+    let build = |(id, settings): (&ComponentId, &Arc<dyn ExtensionSettings>)| {
+        let context = Context {
+            id: id.clone(),
+            metrics: metrics.clone(),
+            extensions: Extensions::default(),
+        };
+        let extension = settings.build(context).map_err(building("extension", id))?;
+        Ok((id.clone(), extension))
+    };
+    settings.map(build).collect()
 }
 
 fn building(role: &'static str, id: &ComponentId) -> impl FnOnce(BoxError) -> ServiceError {
@@ -232,8 +270,10 @@ async fn watch(id: ComponentId, running: Running) -> Result<(), Failure> {
 #[derive(Default)]
 struct Up {
     servers: Vec<MetricsServer>,
+    extensions: Vec<Arc<dyn Extension>>,
     exporters: BTreeMap<ComponentId, Arc<dyn Exporter>>,
     pipelines: JoinSet<()>,
+    gates: Vec<Gate>,
     receivers: JoinSet<Result<(), Failure>>,
     stop: CancellationToken,
     abandon: CancellationToken,
@@ -260,12 +300,20 @@ impl Up {
         }
     }
 
+    fn tell_extensions(&self, ready: bool) {
+        for extension in &self.extensions {
+            extension.pipelines_ready(ready);
+        }
+    }
+
     async fn stop(mut self, timeout: Duration) {
+        self.tell_extensions(false);
         let begun = clock::instant();
         let deadline = begun + timeout;
         // Exporters get half of the time even if a receiver or processor hangs.
         let halfway = begun + timeout / 2;
         self.stop.cancel();
+        self.gates.iter().for_each(Gate::retire);
         join_until(&mut self.receivers, halfway).await;
         join_until(&mut self.pipelines, halfway).await;
         self.abandon.cancel();
@@ -277,6 +325,10 @@ impl Up {
             draining.spawn(async move { exporter.shutdown(deadline).await });
         }
         join_until(&mut draining, deadline + EXPORTER_GRACE).await;
+        for extension in self.extensions.into_iter().rev() {
+            let stopped = extension.shutdown(deadline + EXPORTER_GRACE);
+            let _ = tokio::time::timeout(EXPORTER_GRACE, stopped).await;
+        }
     }
 }
 

@@ -10,6 +10,7 @@ mod span;
 
 pub use ids::{ConnectionKey, Initiator, RequestKey, SpanId, TraceId};
 pub use link::{
-    CONFIDENCE, FACT_PREFIX, FactValue, LinkFacts, METHOD, Opening, ProcessKey, WireContext,
+    CONFIDENCE, FACT_PREFIX, FactValue, LinkFacts, METHOD, OPENING, Opening, ProcessKey,
+    WireContext,
 };
 pub use span::{Attribute, Key, Resource, Span, SpanKind, Status, Value};

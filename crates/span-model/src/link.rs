@@ -16,6 +16,8 @@ pub const CONFIDENCE: &str = "deeptrace.link.confidence";
 
 /// Prefix of the facts that the linker takes off.
 pub const FACT_PREFIX: &str = "deeptrace.fact.";
+/// Marks a span as a request that has begun and not ended; its value names the process.
+pub const OPENING: &str = "deeptrace.fact.opening";
 const CALLER: &str = "deeptrace.fact.caller";
 const AFTER: &str = "deeptrace.fact.after";
 const CONNECTED_AFTER: &str = "deeptrace.fact.connected_after";

@@ -214,12 +214,13 @@ fn open(scratch: &mut Scratch, moved: u64) -> Result<(), Counter> {
     if work.writing != 0 {
         record.flags |= Flags::WRITE;
     }
-    let transport = fill_identity(sock, record)?;
+    let copy = &mut scratch.sock;
+    let transport = fill_identity(sock, copy, record)?;
     work.transport = transport as u32;
     work.limit = MAX_PAYLOAD;
     work.skip_until = 0;
     if transport == Transport::Tcp {
-        let capture = fill_streams(sock, record)?;
+        let capture = fill_streams(sock, copy, record)?;
         if capture.off != 0 {
             return Err(Counter::SwitchedOff);
         }

@@ -6,9 +6,9 @@
 use crate::emit::{begin, scratch, submit_bare};
 use crate::filter::traced_task;
 use crate::iov::{Buffer, MessageHeader, read_user};
-use crate::maps::{STAGES, Stage, Work, call_of, count, offsets};
+use crate::maps::{STAGES, Scratch, Stage, Work, call_of, count, offsets};
 use crate::sock::{Transport, fill_identity, fill_streams};
-use crate::task::{Registers, is_compat, read, sock_of_fd};
+use crate::task::{Arguments, is_compat, read, sock_of_fd};
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
 use ebpf_common::{COMPAT_CALL, Call, Counter, Role};
@@ -31,8 +31,8 @@ pub fn sys_exit(ctx: RawTracePointContext) -> i32 {
 
 #[inline(always)]
 fn try_sys_exit(ctx: &RawTracePointContext) -> Result<(), Counter> {
-    let regs = Registers(ctx.arg::<u64>(0));
-    let entry = call_of(regs.number()?);
+    let regs = ctx.arg::<u64>(0);
+    let entry = call_of(read(regs, offsets().regs_number)?);
     if entry == 0 {
         return Ok(());
     }
@@ -46,23 +46,27 @@ fn try_sys_exit(ctx: &RawTracePointContext) -> Result<(), Counter> {
     if call == 0 {
         return Ok(());
     }
+    let scratch = scratch()?;
     if call >= Call::Connect as u8 {
-        return try_connection(regs, call, result, tgid, tid);
+        scratch.arguments.fill(regs, &offsets().regs)?;
+        return try_connection(scratch, call, result, tgid, tid);
     }
     if result < 0 {
         return Err(Counter::CallFailed);
     }
-    let work = &mut scratch()?.work;
+    scratch.arguments.fill(regs, &offsets().regs)?;
+    let args = &scratch.arguments;
+    let work = &mut scratch.work;
     work.call = u32::from(call);
     work.tgid = tgid;
     work.tid = tid;
     work.moved = result as u64;
-    work.fd = regs.arg(0)? as i32;
+    work.fd = args.get(0) as i32;
     work.writing = u32::from(call >= Call::Write as u8 && call <= Call::Sendfile as u8);
     work.discarded = 0;
     work.cut = 0;
     work.peer = 0;
-    let stage = describe(regs, call, work)?;
+    let stage = describe(args, call, work)?;
     // SAFETY: the loader fills the array with programs of this type. Does not return.
     unsafe { STAGES.tail_call(ctx, stage as u32) };
     Err(Counter::NoStage)
@@ -70,19 +74,19 @@ fn try_sys_exit(ctx: &RawTracePointContext) -> Result<(), Counter> {
 
 /// Fills in where the call's bytes and its peer's address lie.
 #[inline(always)]
-fn describe(regs: Registers, call: u8, work: &mut Work) -> Result<Stage, Counter> {
+fn describe(args: &Arguments, call: u8, work: &mut Work) -> Result<Stage, Counter> {
     if call == Call::Sendfile as u8 || call == Call::Splice as u8 {
-        return unseen(regs, call, work).map(|()| Stage::Message);
+        return unseen(args, call, work).map(|()| Stage::Message);
     }
-    let second = regs.arg(1)?;
+    let second = args.get(1);
     if call == Call::Recvmmsg as u8 || call == Call::Sendmmsg as u8 {
         if call == Call::Recvmmsg as u8 {
-            work.discarded = discards(regs.arg(3)?)?;
+            work.discarded = discards(args.get(3))?;
         }
         work.buffer = Buffer::scattered(second, 0);
         return Ok(Stage::Lengths);
     }
-    let third = regs.arg(2)?;
+    let third = args.get(2);
     if call == Call::Recvmsg as u8 || call == Call::Sendmsg as u8 {
         let header: MessageHeader = read_user(second)?;
         work.buffer = Buffer::scattered(header.iov, header.iov_len);
@@ -96,12 +100,12 @@ fn describe(regs: Registers, call: u8, work: &mut Work) -> Result<Stage, Counter
     } else {
         work.buffer = Buffer::plain(second, third);
         if call == Call::Recvfrom as u8 {
-            work.discarded = discards(regs.arg(3)?)?;
+            work.discarded = discards(args.get(3))?;
             // Only with MSG_TRUNC does the call tell the whole length.
             work.cut = u32::from(work.moved > third);
         }
         if call == Call::Recvfrom as u8 || call == Call::Sendto as u8 {
-            work.peer = regs.arg(4)?;
+            work.peer = args.get(4);
         }
     }
     Ok(Stage::Message)
@@ -119,13 +123,13 @@ fn discards(call_flags: u64) -> Result<u32, Counter> {
 
 /// sendfile(out, in, ..) and splice(in, .., out, ..): the stream moves, unseen.
 #[inline(always)]
-fn unseen(regs: Registers, call: u8, work: &mut Work) -> Result<(), Counter> {
+fn unseen(args: &Arguments, call: u8, work: &mut Work) -> Result<(), Counter> {
     if work.moved == 0 {
         return Err(Counter::CallFailed);
     }
     work.buffer = Buffer::UNSEEN;
     if call == Call::Splice as u8 {
-        let into = regs.arg(2)? as i32;
+        let into = args.get(2) as i32;
         work.writing = u32::from(sock_of_fd(into).is_ok());
         if work.writing != 0 {
             work.fd = into;
@@ -137,7 +141,7 @@ fn unseen(regs: Registers, call: u8, work: &mut Work) -> Result<(), Counter> {
 /// connect, accept, accept4: which thread opened a connection, and in which role.
 #[inline(always)]
 fn try_connection(
-    regs: Registers,
+    scratch: &mut Scratch,
     call: u8,
     result: i64,
     tgid: u32,
@@ -148,17 +152,17 @@ fn try_connection(
         return Err(Counter::CallFailed);
     }
     let fd = if connecting {
-        regs.arg(0)? as i32
+        scratch.arguments.get(0) as i32
     } else {
         result as i32
     };
     let sock = sock_of_fd(fd)?;
-    let scratch = scratch()?;
     let record = &mut scratch.record;
+    let copy = &mut scratch.sock;
     begin(record, call, tgid, tid, fd);
     record.result = result as i32;
-    if fill_identity(sock, record)? == Transport::Tcp {
-        let state: u8 = read(sock, offsets().sock_state)?;
+    if fill_identity(sock, copy, record)? == Transport::Tcp {
+        let state = copy.state();
         if state == TCP_SYN_SENT {
             // The peer's number is not known yet; ours is one below the next byte.
             let next: u32 = read(sock, offsets().tcp_write_seq)?;
@@ -166,7 +170,7 @@ fn try_connection(
             record.role = Role::Connector as u8;
         } else if state != TCP_CLOSE {
             // Also when the peer has closed before it was accepted.
-            fill_streams(sock, record)?;
+            fill_streams(sock, copy, record)?;
         }
     }
     submit_bare(record)

@@ -5,7 +5,7 @@
 //! and a descriptor that was duplicated or inherited ends nothing.
 
 use crate::emit::{begin, submit_bare, submit_process};
-use crate::maps::{STATE_RECORD, count, offsets, settings};
+use crate::maps::{STATE_SCRATCH, StateScratch, count, offsets, settings};
 use crate::sock::{fill_identity, forget, local_port, peek};
 use crate::task::read;
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
@@ -59,18 +59,18 @@ fn report(event: ProcessEvent, port: u16) -> Result<(), Counter> {
 
 #[inline(always)]
 fn ended(sock: u64, call: Call) -> Result<(), Counter> {
-    let record = STATE_RECORD.get_ptr_mut(0).ok_or(Counter::NoScratch)?;
+    let scratch = STATE_SCRATCH.get_ptr_mut(0).ok_or(Counter::NoScratch)?;
     // SAFETY: a live entry of this CPU, which the kernel lets one run of this program use.
-    let record = unsafe { &mut *record };
+    let StateScratch { record, sock: copy } = unsafe { &mut *scratch };
     let ids = bpf_get_current_pid_tgid();
     begin(record, call as u8, (ids >> 32) as u32, ids as u32, -1);
     let known = match call {
-        Call::Closed => forget(sock, record)?,
-        _ => peek(sock, record)?,
+        Call::Closed => forget(sock, copy, record)?,
+        _ => peek(sock, copy, record)?,
     };
     if !known {
         return Ok(());
     }
-    fill_identity(sock, record)?;
+    fill_identity(sock, copy, record)?;
     submit_bare(record)
 }

@@ -6,9 +6,9 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use collector::capture::{Call, Options};
-use integration_tests::compile::c_program_as;
 use integration_tests::programs;
 use integration_tests::sandbox::{Output, Process, Sandbox};
+use integration_tests::workload::compat;
 
 use crate::skipped;
 use crate::watch::{Watch, own_netns};
@@ -124,14 +124,13 @@ fn calls_of_the_32_bit_table_are_counted_and_not_misread() -> Result<()> {
         unix_sockets: true,
         ..Options::default()
     })?;
-    for (name, size) in [("-32", "-m32"), ("-64", "-m64")] {
-        let flags = [size, "-nostdlib", "-static", "-fno-pie", "-no-pie"];
-        let Ok(program) = c_program_as(name, "workloads/compat.c", &flags) else {
-            println!("skipped: 32-bit calls: cc cannot build {size}");
+    for bits in [32, 64] {
+        let Ok(program) = compat(bits) else {
+            println!("skipped: 32-bit calls: cc cannot build for {bits} bits");
             continue;
         };
         let command = Command::new(program);
-        let mut process = sandbox.spawn(size, &command, Output::Conversation)?;
+        let mut process = sandbox.spawn(&bits.to_string(), &command, Output::Conversation)?;
         let mut output = process.child.stdout.take().context("stdout is a pipe")?;
         watch.trace(process.pid())?;
         watch.forget();
@@ -147,11 +146,11 @@ fn calls_of_the_32_bit_table_are_counted_and_not_misread() -> Result<()> {
         // read, write and read, write: those of pipes too, which are not told apart.
         ensure!(
             watch.losses() == [("compat", 4)],
-            "{size}: {:?}",
+            "{bits} bits: {:?}",
             watch.losses()
         );
         let events: Vec<_> = watch.sockets()?.collect();
-        ensure!(events.is_empty(), "{size}: {events:?}");
+        ensure!(events.is_empty(), "{bits} bits: {events:?}");
     }
     Ok(())
 }

@@ -282,7 +282,7 @@ fn tangled(claims: &[(u64, u64)]) -> HashSet<usize> {
 /// More bytes than sequence numbers.
 const WRAP_BYTES: u64 = (1 << 32) + (64 << 20);
 const WRAP_CHUNK: usize = 4 << 20;
-const WRAP_LIMIT: Duration = Duration::from_mins(1);
+const WRAP_LIMIT: Duration = Duration::from_mins(5);
 
 #[test]
 fn offsets_go_on_beyond_4_gib() -> Result<()> {

@@ -80,10 +80,7 @@ impl Feed {
         events.sort_unstable();
         let mut out = Vec::new();
         for drain in events.chunk_by(|a, b| a.0 / DRAIN_NS == b.0 / DRAIN_NS) {
-            let mut batch = Batch {
-                resource_spans: Vec::new(),
-                openings: Vec::new(),
-            };
+            let mut openings = Vec::new();
             let mut ended = Vec::new();
             for (time, has_ended, index) in drain {
                 self.clock_ns = *time;
@@ -98,22 +95,21 @@ impl Feed {
                     let resource = self.resource(process);
                     ended.push(finished(id(*index), span, facts, times, resource));
                 } else {
-                    batch
-                        .openings
-                        .push(opening(id(*index), span, facts, times, process));
+                    openings.push(opening(id(*index), span, facts, times, process));
                 }
             }
-            batch.resource_spans = encode(ended, "0");
+            let mut batch = Batch::new(encode(ended, "0"));
+            batch.openings = openings;
             let now = Monotonic::default() + Duration::from_nanos(self.clock_ns);
             let began = worked();
             self.linker.process(batch, now, &mut out);
             self.linker.tick(now, &mut out);
-            self.busy += worked() - began;
+            self.busy += worked().saturating_sub(began);
         }
         self.spans += recording.spans.len();
         let began = worked();
         self.linker.flush(&mut out);
-        self.busy += worked() - began;
+        self.busy += worked().saturating_sub(began);
         read(out, first_id, recording.spans.len())
     }
 
@@ -273,7 +269,9 @@ fn read(out: Vec<Batch>, first_id: u64, count: usize) -> Linked {
         let index = usize::try_from(number.checked_sub(first_id)?).ok()?;
         (index < count).then_some(index)
     };
-    let resources = out.into_iter().flat_map(|batch| batch.resource_spans);
+    let resources = out
+        .into_iter()
+        .flat_map(|mut batch| batch.take_resource_spans());
     let scopes = resources.flat_map(|resource| resource.scope_spans);
     for span in scopes.flat_map(|scope| scope.spans) {
         let Some(own) = index(&span.span_id) else {

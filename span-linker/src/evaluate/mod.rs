@@ -124,7 +124,7 @@ pub fn evaluate(options: &Options, out: &mut dyn Write) -> Result<(), Error> {
             let began = worked();
             let answers = baselines::link(*baseline, &recording);
             writeln!(out, "  beside it: {baseline:?}")?;
-            report::one(out, &recording, &answers, worked() - began)?;
+            report::one(out, &recording, &answers, worked().saturating_sub(began))?;
         }
     }
     Ok(())

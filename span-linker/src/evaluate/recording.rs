@@ -11,7 +11,7 @@
 
 use super::Error;
 use serde::Deserialize;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::Read;
 use std::path::Path;
 
@@ -83,10 +83,10 @@ impl Recording {
     fn settle(&mut self) {
         self.spans
             .sort_by(|a, b| (a.start_ns, &a.id).cmp(&(b.start_ns, &b.id)));
-        let mut seen = HashMap::new();
+        let mut seen = HashSet::new();
         self.spans.retain(|span| {
             let key = (span.process, span.ingress, span.id.clone());
-            seen.insert(key, ()).is_none()
+            seen.insert(key)
         });
         let mut requests = HashMap::new();
         let mut calls = HashMap::new();

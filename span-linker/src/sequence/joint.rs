@@ -402,15 +402,13 @@ impl Joint<'_> {
         if self.is_pinned(call) {
             return 0.0;
         }
-        match self.parent_of(call) {
-            Some(parent) => (-self.gain(call, parent)).min(SUSPICIOUS).exp(),
-            None => {
-                let best = self.deal.rivals.get(call as usize).and_then(Rivals::best);
-                let background = self.background(call);
-                best.map_or(0.0, |(weight, _)| {
-                    (weight - background).min(SUSPICIOUS).exp()
-                })
-            }
+        if let Some(parent) = self.parent_of(call) {
+            return (-self.gain(call, parent)).min(SUSPICIOUS).exp();
         }
+        let best = self.deal.rivals.get(call as usize).and_then(Rivals::best);
+        let background = self.background(call);
+        best.map_or(0.0, |(weight, _)| {
+            (weight - background).min(SUSPICIOUS).exp()
+        })
     }
 }

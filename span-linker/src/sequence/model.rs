@@ -14,7 +14,7 @@
 
 use super::gap::{BINS, Histogram, any_gap, bin, log_densities};
 use super::state::{Event, State, VIEWS, mix};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::FixedState>;
@@ -62,7 +62,7 @@ const BACKGROUND_PER_SECOND: f32 = 1e-5;
 pub struct Model {
     views: Hashed<View>,
     histograms: Hashed<Gaps>,
-    kinds: Map<u32, ()>,
+    kinds: HashSet<u32, foldhash::fast::FixedState>,
     chance: Chance,
     background: Map<u32, f32>,
     observed_s: f32,
@@ -98,7 +98,7 @@ impl Default for Model {
         Self {
             views: Hashed::default(),
             histograms: Hashed::default(),
-            kinds: Map::default(),
+            kinds: HashSet::default(),
             chance: Chance([1.0, 0.5, 0.5, 9.0]),
             background: Map::default(),
             observed_s: 1.0,
@@ -113,13 +113,13 @@ impl Default for Model {
 impl Model {
     /// A kind as this model knows it: 0 if there are too many.
     pub fn kind(&mut self, kind: u32) -> u32 {
-        if self.kinds.contains_key(&kind) {
+        if self.kinds.contains(&kind) {
             return kind;
         }
         if self.kinds.len() >= MAX_KINDS {
             return 0;
         }
-        self.kinds.insert(kind, ());
+        self.kinds.insert(kind);
         kind
     }
 
@@ -289,7 +289,9 @@ impl Chance {
         }
         let [_, rest @ ..] = &mut self.0;
         if rest.iter().sum::<f32>() > MEMORY {
-            rest.iter_mut().for_each(|count| *count /= 2.0);
+            for count in rest {
+                *count /= 2.0;
+            }
         }
     }
 }

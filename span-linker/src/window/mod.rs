@@ -355,10 +355,10 @@ impl Window {
                 .or_default()
                 .insert(id, entry.start_ns, entry.end_ns);
         }
-        if entry.side == Side::Ingress {
-            if let Some(caller) = entry.facts.caller {
-                self.callees.insert(caller, id);
-            }
+        if entry.side == Side::Ingress
+            && let Some(caller) = entry.facts.caller
+        {
+            self.callees.insert(caller, id);
         }
         self.processes.enter(entry.process, entry.since);
         let slot = self.free.pop().unwrap_or_else(|| {

@@ -229,7 +229,7 @@ fn a_span_seen_by_two_agents_leaves_once() {
 #[test]
 fn spans_of_other_tracers_go_through_as_they_came() {
     let mut batch = finished(&[client(1, 1, 0..100)]);
-    let span = &mut batch.resource_spans[0].scope_spans[0].spans[0];
+    let span = &mut batch.resource_spans_mut()[0].scope_spans[0].spans[0];
     span.trace_id = foreign_trace(9).as_bytes().to_vec();
     span.parent_span_id = id(5).as_bytes().to_vec();
     span.flags = 0x1;

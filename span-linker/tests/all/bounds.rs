@@ -53,7 +53,7 @@ fn spans_of_a_process_that_came_apart_leave_together() {
     let [batch] = out.as_slice() else {
         panic!("one batch")
     };
-    assert_eq!((batch.resource_spans.len(), batch.span_count()), (2, 6));
+    assert_eq!((batch.resource_spans().len(), batch.span_count()), (2, 6));
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn exported_spans_are_forgotten_in_time() {
 #[test]
 fn a_span_without_an_id_goes_through_and_is_counted() {
     let mut batch = finished(&[server(1, 1, 0..10)]);
-    batch.resource_spans[0].scope_spans[0].spans[0].span_id = vec![1, 2, 3];
+    batch.resource_spans_mut()[0].scope_spans[0].spans[0].span_id = vec![1, 2, 3];
     let mut out = Vec::new();
     let mut linker = span_linker::SpanLinker::new(Config::default());
     linker.process(batch, pipeline::clock::Monotonic::default(), &mut out);

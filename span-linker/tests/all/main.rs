@@ -4,4 +4,5 @@ mod accuracy;
 mod between_processes;
 mod bounds;
 mod inside_a_process;
+mod over_otlp;
 mod scene;

@@ -157,18 +157,14 @@ impl Seen {
 /// Finished spans as a batch.
 pub fn finished(seen: &[Seen]) -> Batch {
     let spans = seen.iter().map(Seen::span).collect();
-    Batch {
-        resource_spans: encode(spans, "0"),
-        openings: Vec::new(),
-    }
+    Batch::new(encode(spans, "0"))
 }
 
 /// Requests that began as a batch.
 pub fn began(seen: &[Seen]) -> Batch {
-    Batch {
-        resource_spans: Vec::new(),
-        openings: seen.iter().map(Seen::opening).collect(),
-    }
+    let mut batch = Batch::default();
+    batch.openings = seen.iter().map(Seen::opening).collect();
+    batch
 }
 
 /// A linker and its clock.
@@ -221,8 +217,10 @@ pub fn link(seen: &[Seen]) -> Linked {
 pub struct Linked(pub BTreeMap<SpanId, OtlpSpan>);
 
 impl Linked {
-    fn from_batches(batches: Vec<Batch>) -> Self {
-        let resources = batches.into_iter().flat_map(|batch| batch.resource_spans);
+    pub fn from_batches(batches: Vec<Batch>) -> Self {
+        let resources = batches
+            .into_iter()
+            .flat_map(|mut batch| batch.take_resource_spans());
         let scopes = resources.flat_map(|resource| resource.scope_spans);
         let spans = scopes.flat_map(|scope| scope.spans);
         let mut linked = BTreeMap::new();

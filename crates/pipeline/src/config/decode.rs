@@ -4,7 +4,7 @@
 //! that failed until nothing new is found. Unknown keys are noted on the way,
 //! since a struct tells its fields before it is read.
 
-use super::node::{Entry, Node, Scalar, Style, Value};
+use super::node::{Entry, Node, Style, Value};
 use super::report::{Place, Report, did_you_mean};
 use super::scalar::{is_text, visit_scalar};
 use super::wording::{DecodeError, wanted};
@@ -76,6 +76,15 @@ struct Reader<'a, 's> {
 }
 
 impl Reader<'_, '_> {
+    /// An error that a type raises when it has its text lies here too.
+    fn seeded<'de, S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, DecodeError> {
+        let at = (self.path.to_owned(), self.place.clone());
+        seed.deserialize(self).map_err(|mut error: DecodeError| {
+            error.at.get_or_insert(at);
+            error
+        })
+    }
+
     fn locate<T>(&self, result: Result<T, DecodeError>) -> Result<T, DecodeError> {
         result.map_err(|mut error| {
             error
@@ -111,6 +120,9 @@ impl Reader<'_, '_> {
     }
 
     fn visit_text<'de, V: Visitor<'de>>(&self, visitor: V) -> Result<V::Value, DecodeError> {
+        if let Some(text) = &self.node.verbatim {
+            return self.locate(visitor.visit_str(text));
+        }
         let Value::Scalar(scalar) = &self.node.value else {
             return self.mismatch_expected(&visitor);
         };
@@ -131,13 +143,9 @@ impl Reader<'_, '_> {
 
     fn visit_number<'de, V: Visitor<'de>>(&self, visitor: V) -> Result<V::Value, DecodeError> {
         match &self.node.value {
-            Value::Scalar(scalar) if scalar.style != Style::Quoted => self.locate(visit_scalar(
-                &Scalar {
-                    text: scalar.text.trim().to_owned(),
-                    style: Style::Plain,
-                },
-                visitor,
-            )),
+            Value::Scalar(scalar) if scalar.style == Style::Plain => {
+                self.locate(visit_scalar(scalar, visitor))
+            }
             _ => self.mismatch_expected(&visitor),
         }
     }
@@ -324,14 +332,13 @@ impl<'de> de::SeqAccess<'de> for Items<'_, '_> {
             let path = super::join(self.reader.path, &self.next.to_string());
             self.next += 1;
             if !session.has_failed(&path) {
-                return seed
-                    .deserialize(Reader {
-                        node,
-                        place: &node.place,
-                        path: &path,
-                        session,
-                    })
-                    .map(Some);
+                let reader = Reader {
+                    node,
+                    place: &node.place,
+                    path: &path,
+                    session,
+                };
+                return reader.seeded(seed).map(Some);
             }
         }
         Ok(None)
@@ -378,11 +385,12 @@ impl<'de> de::MapAccess<'de> for Pairs<'_, '_> {
             return Err(de::Error::custom("a value without a key"));
         };
         let path = super::join(self.reader.path, &entry.key);
-        seed.deserialize(Reader {
+        let reader = Reader {
             node: &entry.node,
             place: &entry.key_place,
             path: &path,
             session: self.reader.session,
-        })
+        };
+        reader.seeded(seed)
     }
 }

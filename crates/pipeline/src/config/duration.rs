@@ -1,7 +1,11 @@
-//! Durations as Go writes them (`200ms`, `1m30s`): `#[serde(with = "pipeline::config::duration")]`.
+//! Durations as Go writes them (`200ms`, `1m30s`): a field of type [`Duration`] with
+//! `#[serde(with = "duration")]` and `#[schemars(with = "duration::Text")]`.
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserializer, Error, Visitor};
-use std::fmt;
+use serde::ser::Serializer;
+use std::borrow::Cow;
+use std::fmt::{self, Write};
 use std::time::Duration;
 
 /// Units in Go's order of preference; `µs` is accepted in both spellings.
@@ -19,6 +23,50 @@ const UNITS: &[(&str, u64)] = &[
 /// Reads a field of type [`Duration`].
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     deserializer.deserialize_str(DurationVisitor)
+}
+
+/// Writes it as it is read, for the default values in the schema.
+pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&text(*duration))
+}
+
+/// As Go writes it: `0s`, `200ms`, `1m30s`.
+fn text(duration: Duration) -> String {
+    let mut rest = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+    let mut text = String::new();
+    for unit in ["h", "m", "s", "ms", "us", "ns"] {
+        let nanos = UNITS.iter().find(|(name, _)| *name == unit);
+        let nanos = nanos.map_or(1, |(_, nanos)| *nanos);
+        if rest >= nanos {
+            // A String takes everything.
+            let _ = write!(text, "{}{unit}", rest / nanos);
+            rest %= nanos;
+        }
+    }
+    if text.is_empty() {
+        text.push_str("0s");
+    }
+    text
+}
+
+/// A duration as the configuration has it, for the schema.
+#[derive(Debug)]
+pub enum Text {}
+
+impl JsonSchema for Text {
+    fn schema_name() -> Cow<'static, str> {
+        "Duration".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        // A number without a unit is 0 or an error.
+        json_schema!({
+            "type": ["string", "integer"],
+            "pattern": "^\\+?(0|(([0-9]+\\.?[0-9]*|\\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$",
+            "minimum": 0,
+            "maximum": 0,
+        })
+    }
 }
 
 struct DurationVisitor;
@@ -100,8 +148,12 @@ mod tests {
             ("0", 0),
         ];
         for (text, nanos) in cases {
-            assert_eq!(parse(text), Some(Duration::from_nanos(nanos)), "{text}");
+            let duration = Duration::from_nanos(nanos);
+            assert_eq!(parse(text), Some(duration), "{text}");
+            assert_eq!(parse(&super::text(duration)), Some(duration), "{text}");
         }
+        assert_eq!(text(Duration::from_millis(90_200)), "1m30s200ms");
+        assert_eq!(text(Duration::ZERO), "0s");
     }
 
     #[test]

@@ -25,15 +25,9 @@ fn join(base: Node, above: Node) -> Node {
             for entry in more {
                 put(&mut entries, entry);
             }
-            Node {
-                place: base.place,
-                value: Value::Map(entries),
-            }
+            Node::new(base.place, Value::Map(entries))
         }
-        (_, value) => Node {
-            place: above.place,
-            value,
-        },
+        (_, value) => Node { value, ..above },
     }
 }
 

@@ -8,30 +8,35 @@ pub mod duration;
 mod expand;
 mod merge;
 pub mod node;
+mod print;
 pub mod report;
 mod scalar;
+mod schema;
 mod service;
+mod source;
 mod wording;
 
 pub use decode::decode;
 pub use expand::Lookup;
+pub use print::{Tree, json};
 pub use report::{ConfigError, Finding, Place};
+pub use schema::schema;
 pub use service::Pipeline;
+pub use source::{SCHEMES, Sources};
 
-use crate::component::{ExporterSettings, Factories, Factory, ProcessorSettings, ReceiverSettings};
+use crate::component::{
+    ExporterSettings, ExtensionSettings, Factories, Factory, ProcessorSettings, ReceiverSettings,
+};
 use crate::telemetry::TelemetrySettings;
 use node::{Node, Value};
 use report::{Report, did_you_mean};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Bytes a configuration file may have.
 const MAX_FILE_BYTES: u64 = 4 << 20;
-/// Files that one configuration may be made of.
-const MAX_FILES: usize = 100;
 const ROOTS: &[&str] = &[
     "receivers",
     "processors",
@@ -103,6 +108,10 @@ pub struct Config {
     pub processors: Section<dyn ProcessorSettings>,
     /// Exporters, referenced or not.
     pub exporters: Section<dyn ExporterSettings>,
+    /// Extensions, switched on or not.
+    pub extensions: Section<dyn ExtensionSettings>,
+    /// Those that are switched on, in the order in which they start.
+    pub started_extensions: Vec<ComponentId>,
     /// How they are wired.
     pub pipelines: Vec<Pipeline>,
     /// What the process tells of itself.
@@ -111,26 +120,17 @@ pub struct Config {
     pub shutdown_timeout: Duration,
     /// What works but should be changed.
     pub warnings: Vec<Finding>,
+    /// All values, merged and expanded.
+    pub tree: Tree,
 }
 
 impl Config {
-    /// Reads files with the environment of this process; later ones are laid over earlier ones.
-    pub fn load<P: AsRef<Path>>(paths: &[P], factories: &Factories) -> Result<Self, ConfigError> {
+    /// Reads what the sources name, with the environment of this process.
+    pub fn load(sources: &Sources, factories: &Factories) -> Result<Self, ConfigError> {
+        let env = |variable: &str| std::env::var(variable).ok();
         let mut report = Report::default();
-        let mut files = Vec::new();
-        for path in paths.iter().map(AsRef::as_ref).take(MAX_FILES) {
-            let name = path.display().to_string();
-            match read_file(path) {
-                Ok(text) => files.push((name, text)),
-                Err(error) => report.error(&Place::whole(&name), "", error.to_string()),
-            }
-        }
-        if let Some(path) = paths.get(MAX_FILES) {
-            let place = Place::whole(&path.as_ref().display().to_string());
-            report.error(&place, "", format!("more than {MAX_FILES} files"));
-        }
-        let lookup = |variable: &str| std::env::var(variable).ok();
-        Self::read(&files, factories, &lookup, report)
+        let root = sources.read(&env, &mut report);
+        Self::read(root, factories, &env, report)
     }
 
     /// Reads texts; each has the name that stands for its file in messages.
@@ -139,28 +139,24 @@ impl Config {
         factories: &Factories,
         env: Lookup<'_>,
     ) -> Result<Self, ConfigError> {
-        Self::read(files, factories, env, Report::default())
+        let mut report = Report::default();
+        let mut root = None;
+        for (name, text) in files {
+            if let Some(node) = node::parse(name, text, &mut report) {
+                root = Some(source::lay_over(root, node, &mut report));
+            }
+        }
+        // A file that is no YAML makes the rest look wrong where it is not.
+        let root = root.filter(|_| report.errors.is_empty());
+        Self::read(root, factories, env, report)
     }
 
-    fn read<S: AsRef<str>>(
-        files: &[(S, S)],
+    fn read(
+        root: Option<Node>,
         factories: &Factories,
         env: Lookup<'_>,
         mut report: Report,
     ) -> Result<Self, ConfigError> {
-        let mut root: Option<Node> = None;
-        for (name, text) in files {
-            if let Some(node) = node::parse(name.as_ref(), text.as_ref(), &mut report) {
-                root = Some(match root {
-                    None => node,
-                    Some(base) => merge::lay_over(base, node, &mut report),
-                });
-            }
-        }
-        // A file that is not there or no YAML makes the rest look wrong where it is not.
-        if !report.errors.is_empty() {
-            root = None;
-        }
         let config = root.and_then(|mut root| {
             expand::expand(&mut root, env, &mut report);
             build(&root, factories, &mut report)
@@ -169,21 +165,6 @@ impl Config {
         let config = config.ok_or_else(ConfigError::nothing)?;
         Ok(Self { warnings, ..config })
     }
-}
-
-fn read_file(path: &Path) -> std::io::Result<String> {
-    use std::io::{Error, ErrorKind, Read};
-    let mut text = String::new();
-    std::fs::File::open(path)?
-        .take(MAX_FILE_BYTES + 1)
-        .read_to_string(&mut text)?;
-    if text.len() as u64 > MAX_FILE_BYTES {
-        return Err(Error::new(
-            ErrorKind::InvalidData,
-            format!("larger than {MAX_FILE_BYTES} bytes"),
-        ));
-    }
-    Ok(text)
 }
 
 fn build(root: &Node, factories: &Factories, report: &mut Report) -> Option<Config> {
@@ -213,18 +194,55 @@ fn build(root: &Node, factories: &Factories, report: &mut Report) -> Option<Conf
     let receivers = section(root, "receivers", factories.receivers, report);
     let processors = section(root, "processors", factories.processors, report);
     let exporters = section(root, "exporters", factories.exporters, report);
-    let _: Section<()> = section::<()>(root, "extensions", &[], report);
-    let service = service::read(root, report);
-    let service = service?;
+    let extensions = section(root, "extensions", factories.extensions, report);
+    let service = service::read(root, report)?;
+    check_extensions(root, &exporters, &service.extensions, report);
+    service::check_order(root, &service.pipelines, &processors, report);
     Some(Config {
         receivers,
         processors,
         exporters,
+        extensions,
+        started_extensions: service.extensions,
         pipelines: service.pipelines,
         telemetry: service.telemetry,
         shutdown_timeout: service.shutdown_timeout,
         warnings: Vec::new(),
+        tree: Tree(root.clone()),
     })
+}
+
+/// An extension that an exporter needs must be switched on.
+fn check_extensions(
+    root: &Node,
+    exporters: &Section<dyn ExporterSettings>,
+    started: &[ComponentId],
+    report: &mut Report,
+) {
+    for (id, settings) in exporters {
+        let Some((key, name)) = settings.extension() else {
+            continue;
+        };
+        let wanted = ComponentId::parse(name);
+        if wanted.is_ok_and(|wanted| started.contains(&wanted)) {
+            continue;
+        }
+        let keys: Vec<&str> = ["exporters", id.as_str()]
+            .into_iter()
+            .chain(key.split("::"))
+            .collect();
+        let hint = did_you_mean(name, started.iter().map(ComponentId::as_str));
+        let hint = if hint.is_empty() {
+            ": name it there, and configure it under extensions".to_owned()
+        } else {
+            hint
+        };
+        report.error(
+            &root.place_of(&keys),
+            &keys.join("::"),
+            format!("references extension \"{name}\" which is not in service::extensions{hint}"),
+        );
+    }
 }
 
 /// Reads `receivers:`, `processors:` and so on.

@@ -20,6 +20,9 @@ pub struct Node {
     pub place: Place,
     /// What it is.
     pub value: Value,
+    /// The text it was read from, where a reference or `--set` brought it: what counts where text
+    /// is wanted.
+    pub verbatim: Option<Arc<str>>,
 }
 
 /// What a node is.
@@ -62,16 +65,51 @@ pub enum Style {
     Plain,
     /// In quotes, or a block: text only.
     Quoted,
-    /// Put in for `${env:X}` alone: text, number or truth value, as wanted.
-    Expanded,
 }
 
 impl Node {
-    /// An empty map, as a missing section reads.
-    pub fn empty(place: Place) -> Self {
+    /// A value of a file.
+    pub(super) fn new(place: Place, value: Value) -> Self {
         Self {
             place,
-            value: Value::Null,
+            value,
+            verbatim: None,
+        }
+    }
+
+    /// An empty map, as a missing section reads.
+    pub fn empty(place: Place) -> Self {
+        Self::new(place, Value::Null)
+    }
+
+    /// A text that a reference brought.
+    pub(super) fn text(place: Place, text: String) -> Self {
+        let verbatim = Some(Arc::from(text.as_str()));
+        let style = Style::Quoted;
+        Self {
+            place,
+            value: Value::Scalar(Scalar { text, style }),
+            verbatim,
+        }
+    }
+
+    /// Remembers the text that the node was read from.
+    pub(super) fn keep_text(&mut self, text: &str) {
+        self.verbatim = Some(Arc::from(text));
+    }
+
+    /// Says of the node and all below it that they stand there.
+    pub(super) fn relocate(&mut self, place: &Place) {
+        self.place.clone_from(place);
+        match &mut self.value {
+            Value::Null | Value::Scalar(_) => {}
+            Value::List(items) => items.iter_mut().for_each(|item| item.relocate(place)),
+            Value::Map(entries) => {
+                for entry in entries {
+                    entry.key_place.clone_from(place);
+                    entry.node.relocate(place);
+                }
+            }
         }
     }
 
@@ -120,6 +158,8 @@ impl Node {
     pub fn describe(&self) -> String {
         match &self.value {
             Value::Null => "nothing".to_owned(),
+            // It may be a password that came to the wrong key.
+            Value::Scalar(_) if self.verbatim.is_some() => "text".to_owned(),
             Value::Scalar(scalar) if scalar.style == Style::Plain => scalar.text.clone(),
             Value::Scalar(scalar) => format!("{:?}", scalar.text),
             Value::List(_) => "a list".to_owned(),
@@ -200,7 +240,7 @@ impl Builder {
         match event {
             Event::Scalar(text, style, anchor, _) => {
                 let value = scalar(text.into_owned(), style);
-                self.add(Node { place, value }, anchor, report)
+                self.add(Node::new(place, value), anchor, report)
             }
             Event::SequenceStart(anchor, _) => self.open(Open::List {
                 node: place,
@@ -221,14 +261,7 @@ impl Builder {
                     .cloned()
                     .ok_or("alias to itself")?;
                 self.nodes += count(&node);
-                self.add(
-                    Node {
-                        place,
-                        value: node.value,
-                    },
-                    0,
-                    report,
-                )
+                self.add(Node::new(place, node.value), 0, report)
             }
             Event::DocumentStart(_) if self.root.is_some() => {
                 Err("more than one document in a file".to_owned())
@@ -251,14 +284,7 @@ impl Builder {
                 node,
                 anchor,
                 items,
-            }) => self.add(
-                Node {
-                    place: node,
-                    value: Value::List(items),
-                },
-                anchor,
-                report,
-            ),
+            }) => self.add(Node::new(node, Value::List(items)), anchor, report),
             Some(Open::Map {
                 node,
                 anchor,
@@ -266,7 +292,7 @@ impl Builder {
                 ..
             }) => {
                 let value = Value::Map(merge_keys(entries));
-                self.add(Node { place: node, value }, anchor, report)
+                self.add(Node::new(node, value), anchor, report)
             }
             None => Ok(()),
         }

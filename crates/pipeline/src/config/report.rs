@@ -52,6 +52,8 @@ impl fmt::Display for Finding {
 pub struct ConfigError {
     /// Never empty.
     pub findings: Vec<Finding>,
+    /// What works but should be changed: a variable that is not set may be the reason of an error.
+    pub warnings: Vec<Finding>,
 }
 
 impl ConfigError {
@@ -64,11 +66,15 @@ impl ConfigError {
         };
         Self {
             findings: vec![finding],
+            warnings: Vec::new(),
         }
     }
 
     fn lines(&self) -> String {
-        let lines: Vec<String> = self.findings.iter().map(ToString::to_string).collect();
+        let errors = self.findings.iter().map(ToString::to_string);
+        let warnings = self.warnings.iter();
+        let warnings = warnings.map(|warning| format!("warning: {warning}"));
+        let lines: Vec<String> = errors.chain(warnings).collect();
         lines.join("\n")
     }
 }
@@ -106,6 +112,7 @@ impl Report {
         self.errors.sort();
         Err(ConfigError {
             findings: self.errors,
+            warnings: self.warnings,
         })
     }
 }

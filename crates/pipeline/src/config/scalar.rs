@@ -34,7 +34,8 @@ pub(super) fn is_text(text: &str) -> bool {
     as_bool(text).is_none() && as_int(text).is_none() && as_float(text).is_none()
 }
 
-fn as_bool(text: &str) -> Option<bool> {
+/// `true` and `false` as YAML has them.
+pub(super) fn as_bool(text: &str) -> Option<bool> {
     match text {
         "true" | "True" | "TRUE" => Some(true),
         "false" | "False" | "FALSE" => Some(false),
@@ -42,7 +43,8 @@ fn as_bool(text: &str) -> Option<bool> {
     }
 }
 
-fn as_int(text: &str) -> Option<i128> {
+/// Whole numbers as YAML has them: decimal, `0x`, `0o`.
+pub(super) fn as_int(text: &str) -> Option<i128> {
     if let Some(hex) = text.strip_prefix("0x") {
         return i128::from_str_radix(hex, 16).ok();
     }
@@ -52,7 +54,8 @@ fn as_int(text: &str) -> Option<i128> {
     text.parse().ok()
 }
 
-fn as_float(text: &str) -> Option<f64> {
+/// Other numbers.
+pub(super) fn as_float(text: &str) -> Option<f64> {
     let looks_like = text
         .chars()
         .all(|c| c.is_ascii_digit() || matches!(c, '.' | '-' | '+' | 'e' | 'E'));

@@ -1,10 +1,11 @@
 //! The `service` section: pipelines and what they refer to, self-telemetry, stopping.
 
 use super::node::{Node, Value};
-use super::report::{Report, did_you_mean};
-use super::{ComponentId, decode, duration, join};
-use crate::component::Check;
+use super::report::{Place, Report, did_you_mean};
+use super::{ComponentId, Section, decode, duration, join};
+use crate::component::{Check, ProcessorSettings};
 use crate::telemetry::TelemetrySettings;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -40,18 +41,25 @@ impl fmt::Display for Pipeline {
 
 /// The section, read.
 pub(super) struct Service {
+    pub extensions: Vec<ComponentId>,
     pub pipelines: Vec<Pipeline>,
     pub telemetry: TelemetrySettings,
     pub shutdown_timeout: Duration,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(default)]
-struct RawService {
+pub(super) struct RawService {
+    /// Ids of the extensions to start, in this order.
     extensions: Vec<String>,
+    /// By id: `traces` or `traces/name`.
+    #[schemars(schema_with = "pipelines")]
     pipelines: BTreeMap<String, RawPipeline>,
+    /// What the process tells of itself.
     telemetry: TelemetrySettings,
+    /// Time that a stop may take; what is left then is lost and counted.
     #[serde(with = "duration")]
+    #[schemars(with = "duration::Text")]
     shutdown_timeout: Duration,
 }
 
@@ -66,11 +74,23 @@ impl Default for RawService {
     }
 }
 
-#[derive(Default, Deserialize)]
+fn pipelines(generator: &mut SchemaGenerator) -> Schema {
+    let pipeline = generator.subschema_for::<RawPipeline>();
+    json_schema!({
+        "type": "object",
+        "patternProperties": {r"^traces(/[^\s]+)?$": pipeline},
+        "additionalProperties": false,
+    })
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(default)]
 struct RawPipeline {
+    /// Ids of receivers, at least one.
     receivers: Vec<String>,
+    /// Ids of processors, in order.
     processors: Vec<String>,
+    /// Ids of exporters, at least one.
     exporters: Vec<String>,
 }
 
@@ -86,14 +106,14 @@ pub(super) fn read(root: &Node, report: &mut Report) -> Option<Service> {
     };
     let node = &entry.node;
     let raw: RawService = decode(node, "service", report)?;
-    for (index, id) in raw.extensions.iter().enumerate() {
-        let place = node.place_of(&["extensions", &index.to_string()]);
-        report.error(
-            &place,
-            "service::extensions",
-            format!("extension \"{id}\" is not configured"),
-        );
-    }
+    let mut references = References {
+        root,
+        node,
+        path: "service".to_owned(),
+        below: Vec::new(),
+        report,
+    };
+    let extensions = references.resolve("extensions", &raw.extensions);
     raw.telemetry
         .check(&mut Check::new(report, node, "service").below("telemetry"));
     if raw.pipelines.is_empty() {
@@ -122,7 +142,7 @@ pub(super) fn read(root: &Node, report: &mut Report) -> Option<Service> {
                     root,
                     node,
                     path,
-                    id,
+                    below: vec!["pipelines", id],
                     report,
                 }
                 .read(parsed, pipeline),
@@ -130,26 +150,61 @@ pub(super) fn read(root: &Node, report: &mut Report) -> Option<Service> {
         }
     }
     Some(Service {
+        extensions,
         pipelines,
         telemetry: raw.telemetry,
         shutdown_timeout: raw.shutdown_timeout,
     })
 }
 
+/// Warns of processors that only work well at the head of a pipeline and stand elsewhere.
+pub(super) fn check_order(
+    root: &Node,
+    pipelines: &[Pipeline],
+    processors: &Section<dyn ProcessorSettings>,
+    report: &mut Report,
+) {
+    let Some(entry) = root.entry("service") else {
+        return;
+    };
+    for pipeline in pipelines {
+        let id = pipeline.id.as_str();
+        for (index, processor) in pipeline.processors.iter().enumerate().skip(1) {
+            let settings = processors.get(processor);
+            if settings.is_some_and(|settings| settings.belongs_first()) {
+                let index = index.to_string();
+                let place = entry
+                    .node
+                    .place_of(&["pipelines", id, "processors", &index]);
+                let path = format!("service::pipelines::{id}::processors");
+                let message = format!("\"{processor}\" should be the first processor");
+                report.warn(&place, &path, message);
+            }
+        }
+    }
+}
+
 struct References<'a> {
     root: &'a Node,
+    /// The section `service`.
     node: &'a Node,
+    /// Of what refers, in messages.
     path: String,
-    id: &'a str,
+    /// The same as keys below `node`.
+    below: Vec<&'a str>,
     report: &'a mut Report,
 }
 
 impl References<'_> {
+    fn place_of(&self, keys: &[&str]) -> Place {
+        self.node.place_of(&[self.below.as_slice(), keys].concat())
+    }
+
     fn read(mut self, id: ComponentId, raw: &RawPipeline) -> Pipeline {
         for (role, names) in [("receivers", &raw.receivers), ("exporters", &raw.exporters)] {
             let path = join(&self.path, role);
             if names.is_empty() && !self.report.has_error_at(&path) {
-                let place = self.node.place_of(&["pipelines", self.id, role]);
+                let place = self.place_of(&[role]);
                 self.report.error(&place, &path, "at least one is needed");
             }
         }
@@ -173,9 +228,7 @@ impl References<'_> {
             .collect();
         let mut ids: Vec<ComponentId> = Vec::new();
         for (index, name) in names.iter().enumerate() {
-            let place = self
-                .node
-                .place_of(&["pipelines", self.id, role, &index.to_string()]);
+            let place = self.place_of(&[role, &index.to_string()]);
             let path = join(&self.path, role);
             let singular = role.trim_end_matches('s');
             match ComponentId::parse(name) {

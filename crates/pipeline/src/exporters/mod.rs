@@ -1,11 +1,15 @@
 //! What takes batches out of the process: a folder each.
 
+mod connect;
 mod debug;
 mod file;
 mod otlp_grpc;
 mod otlp_http;
 mod peer;
 mod writer;
+
+pub(crate) use peer::RpcStatus;
+pub use peer::Secret;
 
 use crate::component::{ExporterFactory, Factory};
 

@@ -1,11 +1,13 @@
-//! What the OTLP exporters share: TLS, compression and headers of a backend, and what its answers mean.
+//! What the OTLP exporters share: compression and headers of a backend, and what its answers mean.
 
 use crate::component::Check;
 use crate::queue::Accepted;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
@@ -21,59 +23,15 @@ pub const USER_AGENT: &str = concat!(
 /// Characters of a peer's message that go to the log.
 const MAX_MESSAGE_CHARS: usize = 300;
 
-/// `tls`
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct TlsSettings {
-    /// Plain text on purpose.
-    pub insecure: bool,
-    // Known from the Collector; named here so that they are not called unknown.
-    ca_file: Option<IgnoredAny>,
-    ca_pem: Option<IgnoredAny>,
-    cert_file: Option<IgnoredAny>,
-    cert_pem: Option<IgnoredAny>,
-    key_file: Option<IgnoredAny>,
-    key_pem: Option<IgnoredAny>,
-    insecure_skip_verify: Option<IgnoredAny>,
-    server_name_override: Option<IgnoredAny>,
-    min_version: Option<IgnoredAny>,
-    max_version: Option<IgnoredAny>,
-    reload_interval: Option<IgnoredAny>,
-}
-
-impl TlsSettings {
-    /// Notes keys that mean nothing without TLS.
-    pub fn check(&self, check: &mut Check<'_>) {
-        let keys = [
-            ("ca_file", &self.ca_file),
-            ("ca_pem", &self.ca_pem),
-            ("cert_file", &self.cert_file),
-            ("cert_pem", &self.cert_pem),
-            ("key_file", &self.key_file),
-            ("key_pem", &self.key_pem),
-            ("insecure_skip_verify", &self.insecure_skip_verify),
-            ("server_name_override", &self.server_name_override),
-            ("min_version", &self.min_version),
-            ("max_version", &self.max_version),
-            ("reload_interval", &self.reload_interval),
-        ];
-        for (key, _) in keys.iter().filter(|(_, value)| value.is_some()) {
-            check.error(key, format!("TLS is not built in yet, {PLAIN_ONLY}"));
-        }
-    }
-}
-
-/// What works today instead of TLS.
-pub const PLAIN_ONLY: &str =
-    "only \"tls: {insecure: true}\" or an endpoint that begins with http:// works today";
-
 /// `compression`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Compression {
     /// The default.
     #[default]
     Gzip,
+    /// Less work than gzip for about the same size; not every backend takes it.
+    Zstd,
     /// As it is.
     None,
 }
@@ -81,6 +39,16 @@ pub enum Compression {
 /// A header value; never shown, since it may be a password.
 #[derive(Clone, Deserialize)]
 pub struct Secret(pub String);
+
+impl JsonSchema for Secret {
+    fn schema_name() -> Cow<'static, str> {
+        "Secret".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "writeOnly": true})
+    }
+}
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -131,6 +99,20 @@ pub fn printable(text: &str) -> String {
         shown.push('…');
     }
     shown
+}
+
+/// An error with its causes.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let source_text = source.to_string();
+        if !text.contains(&source_text) {
+            text = format!("{text}: {source_text}");
+        }
+        next = source.source();
+    }
+    text
 }
 
 /// `google.rpc.Status`, which carries a backend's reasons.

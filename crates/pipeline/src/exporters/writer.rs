@@ -2,6 +2,7 @@
 
 use crate::clock;
 use crate::component::{BoxError, Context};
+use crate::receipt::NotTaken;
 use crate::telemetry::{Counter, Loss, Losses};
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -12,14 +13,21 @@ use tokio::time::Instant;
 
 /// Chunks that wait for the disk; then the pipeline waits.
 const QUEUE_CHUNKS: usize = 64;
+/// The thread has ended.
+const GONE: NotTaken = NotTaken(Loss::Shutdown);
+
+/// Where chunks go; one `write_all` each.
+type Sink = Box<dyn Write + Send>;
 
 /// What becomes of a file that is there already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub enum Open {
     /// Written behind its end.
     Append,
     /// Emptied.
     Truncate,
+    /// What this makes of it.
+    With(Arc<dyn Fn(&str) -> io::Result<Sink> + Send + Sync>),
 }
 
 struct Chunk {
@@ -72,7 +80,7 @@ impl Writer {
 
     /// Opens the file and starts the thread.
     pub fn start(&self) -> Result<(), BoxError> {
-        let sink = open(&self.path, self.mode)
+        let sink = open(&self.path, &self.mode)
             .map_err(|error| format!("cannot open {}: {error}", self.path))?;
         let (chunks, queue) = mpsc::channel(QUEUE_CHUNKS);
         let (done, ended) = oneshot::channel();
@@ -103,19 +111,20 @@ impl Writer {
     }
 
     /// Hands text with so many spans over; waits for room.
-    pub async fn write(&self, bytes: Vec<u8>, spans: usize) {
+    pub async fn write(&self, bytes: Vec<u8>, spans: usize) -> Result<(), NotTaken> {
         let thread = self
             .lock()
             .as_ref()
             .map(|thread| (thread.chunks.clone(), Arc::clone(&thread.waiting)));
         let Some((chunks, waiting)) = thread else {
-            return self.lose(spans);
+            return Err(GONE);
         };
         waiting.fetch_add(spans, Ordering::Relaxed);
         if chunks.send(Chunk { bytes, spans }).await.is_err() {
             waiting.fetch_sub(spans, Ordering::Relaxed);
-            self.lose(spans);
+            return Err(GONE);
         }
+        Ok(())
     }
 
     /// Waits until all is written, at most until the deadline.
@@ -133,13 +142,14 @@ impl Writer {
             .await
             .is_err()
         {
-            self.lose(waiting.load(Ordering::Relaxed));
+            self.lose(GONE, waiting.load(Ordering::Relaxed));
         }
     }
 
-    fn lose(&self, spans: usize) {
+    /// Counts spans as given up.
+    pub fn lose(&self, NotTaken(loss): NotTaken, spans: usize) {
         self.failed.add_len(spans);
-        self.losses.count(Loss::Shutdown, spans);
+        self.losses.count(loss, spans);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Thread>> {
@@ -150,7 +160,7 @@ impl Writer {
 struct Work {
     id: String,
     path: String,
-    sink: Box<dyn Write + Send>,
+    sink: Sink,
     sent: Counter,
     failed: Counter,
     losses: Losses,
@@ -181,19 +191,16 @@ impl Work {
     }
 }
 
-fn open(path: &str, mode: Open) -> io::Result<Box<dyn Write + Send>> {
-    Ok(match path {
+fn open(path: &str, mode: &Open) -> io::Result<Sink> {
+    let mut options = OpenOptions::new();
+    options.create(true);
+    match mode {
         // Not opened anew: a file behind it would be written from its beginning.
-        "stdout" | "/dev/stdout" => Box::new(io::stdout()),
-        "stderr" | "/dev/stderr" => Box::new(io::stderr()),
-        _ => {
-            let mut options = OpenOptions::new();
-            options.create(true);
-            match mode {
-                Open::Append => options.append(true),
-                Open::Truncate => options.write(true).truncate(true),
-            };
-            Box::new(options.open(path)?)
-        }
-    })
+        _ if matches!(path, "stdout" | "/dev/stdout") => return Ok(Box::new(io::stdout())),
+        _ if matches!(path, "stderr" | "/dev/stderr") => return Ok(Box::new(io::stderr())),
+        Open::With(open) => return open(path),
+        Open::Append => options.append(true),
+        Open::Truncate => options.write(true).truncate(true),
+    };
+    Ok(Box::new(options.open(path)?))
 }

@@ -7,15 +7,18 @@
 //! ```
 
 use super::retry::Backoff;
-use super::settings::{QueueSettings, RetrySettings};
-use super::{Load, MAX_REQUEST_BYTES, Queue};
+use super::settings::{BatchSettings, QueueSettings, RetrySettings};
+use super::waiting::{Queue, Taken};
+use super::{Load, MAX_REQUEST_BYTES, split};
 use crate::batch::Batch;
 use crate::clock;
-use crate::component::Context;
+use crate::component::{BoxError, Context};
+use crate::config::ComponentId;
+use crate::extensions::Storage;
+use crate::receipt::NotTaken;
 use crate::telemetry::{Counter, Loss, Losses};
 use async_trait::async_trait;
 use bytes::Bytes;
-use prost::encoding::message;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -68,7 +71,11 @@ pub trait Client: Send + Sync + 'static {
 
 /// A queue, its workers and their counters.
 pub struct Sender {
+    id: ComponentId,
     queue: Arc<Queue>,
+    /// Where the queue is kept; none: in memory.
+    storage: Option<Storage>,
+    joining: Option<BatchSettings>,
     shared: Arc<Shared>,
     consumers: usize,
     workers: Mutex<JoinSet<()>>,
@@ -89,14 +96,15 @@ struct Shared {
 }
 
 impl Sender {
-    /// Nothing is sent before [`start`](Self::start).
+    /// Nothing is sent before [`start`](Self::start). An error: there is no such storage.
     pub fn new(
         context: &Context,
         client: Box<dyn Client>,
         timeout: Duration,
         queue: QueueSettings,
         retry: RetrySettings,
-    ) -> Self {
+    ) -> Result<Self, BoxError> {
+        let storage = storage(context, &queue)?;
         let id = context.id.to_string();
         let labels = [("exporter", id.as_str())];
         let metrics = &context.metrics;
@@ -140,7 +148,10 @@ impl Sender {
             0
         };
         capacity.set_len(if queue.enabled { queue.queue_size } else { 0 });
-        Self {
+        Ok(Self {
+            id: context.id.clone(),
+            storage,
+            joining: queue.batch.clone(),
             queue: Arc::new(Queue::new(queue, size)),
             shared: Arc::new(shared),
             consumers,
@@ -148,52 +159,64 @@ impl Sender {
             stop,
             enqueue_failed,
             full_logged: Mutex::default(),
-        }
+        })
     }
 
-    /// Starts the workers; needs the runtime.
-    pub fn start(&self) {
+    /// Opens the storage, if there is one, and starts the workers; needs the runtime.
+    pub async fn start(&self) -> Result<(), BoxError> {
+        if let Some(storage) = &self.storage {
+            let (log, contents) = storage.open(&self.id).await?;
+            if let Some(salvaged) = &contents.salvaged {
+                let spans = usize::try_from(salvaged.damaged_spans).unwrap_or(usize::MAX);
+                self.shared
+                    .lose(Loss::Damaged, spans, "the storage was damaged");
+            }
+            let (exporter, requests) = (&self.shared.id, contents.records.len());
+            tracing::info!(exporter, requests, "storage is open");
+            self.queue.keep_in(log, &contents);
+        }
         let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
         for _ in 0..self.consumers {
             let queue = Arc::clone(&self.queue);
             let shared = Arc::clone(&self.shared);
             workers.spawn(async move {
-                while let Some(load) = queue.take().await {
-                    shared.deliver(load).await;
+                let damaged = |spans| shared.lose(Loss::Damaged, spans, "the storage is damaged");
+                while let Some(taken) = queue.take(damaged).await {
+                    if !shared.work(&queue, taken).await {
+                        break;
+                    }
                 }
             });
         }
+        Ok(())
     }
 
     /// Takes a batch over into the queue, or sends it at once if there is none.
-    pub async fn consume(&self, batch: &Batch) {
+    pub async fn consume(&self, batch: &Batch) -> Result<(), NotTaken> {
         let spans = batch.span_count();
-        if spans == 0 {
-            return;
-        }
-        let load = Load {
-            body: encode(batch),
-            spans,
-        };
-        if load.body.len() > MAX_REQUEST_BYTES {
-            tracing::warn!(
-                exporter = self.shared.id,
-                spans,
-                bytes = load.body.len(),
-                "batch is too large, dropped"
-            );
+        let loads = split::loads(batch, self.joining.as_ref());
+        let largest = loads.iter().map(|load| load.body.len()).max();
+        if let Some(bytes) = largest.filter(|bytes| *bytes > MAX_REQUEST_BYTES) {
+            let exporter = &self.shared.id;
+            tracing::warn!(exporter, spans, bytes, "batch is too large");
             self.enqueue_failed.add_len(spans);
-            self.shared.losses.count(Loss::TooLarge, spans);
-        } else if self.consumers == 0 {
-            self.shared.deliver(load).await;
-        } else if self.queue.push(load).await.is_err() {
-            self.enqueue_failed.add_len(spans);
-            self.shared.losses.count(Loss::QueueFull, spans);
-            self.log_full();
+            return Err(NotTaken(Loss::TooLarge));
         }
+        if self.consumers == 0 {
+            for load in loads {
+                self.shared.deliver(load, false).await?;
+            }
+            return Ok(());
+        }
+        self.queue.push(loads).await.inspect_err(|why| {
+            if matches!(why.0, Loss::QueueFull | Loss::DiskFull | Loss::Unwritable) {
+                self.enqueue_failed.add_len(spans);
+                self.log_full(*why);
+            }
+        })
     }
 
-    fn log_full(&self) {
+    fn log_full(&self, why: NotTaken) {
         let now = clock::instant();
         let mut logged = self
             .full_logged
@@ -201,16 +224,14 @@ impl Sender {
             .unwrap_or_else(PoisonError::into_inner);
         if logged.is_none_or(|last| now.duration_since(last) >= FULL_LOG_INTERVAL) {
             *logged = Some(now);
-            let dropped = self.enqueue_failed.get();
-            tracing::warn!(
-                exporter = self.shared.id,
-                dropped,
-                "sending queue is full, spans are dropped"
-            );
+            let (exporter, reason) = (&self.shared.id, why.0.as_str());
+            let refused = self.enqueue_failed.get();
+            tracing::warn!(exporter, reason, refused, "sending queue takes no spans");
         }
     }
 
-    /// Sends what is queued until the deadline; the rest is counted as lost.
+    /// Sends what is queued until the deadline; the rest stays in the storage or is counted as
+    /// lost. What is stored is no longer sent once the backend fails.
     pub async fn shutdown(&self, deadline: Instant) {
         // A send to the watch fails only if no worker is left to hear it.
         let _ = self.stop.send(Some(deadline));
@@ -222,7 +243,7 @@ impl Sender {
             // Waits for the tasks to be gone, so that the spans in their hands are counted.
             workers.shutdown().await;
         }
-        let left = self.queue.clear();
+        let left = self.queue.end().await;
         if left > 0 {
             self.shared
                 .lose(Loss::Shutdown, left, "time to stop is over");
@@ -230,18 +251,17 @@ impl Sender {
     }
 }
 
-/// The batch as an encoded `ExportTraceServiceRequest`, without a copy of its spans.
-pub(crate) fn encode(batch: &Batch) -> Bytes {
-    let length: usize = batch
-        .resource_spans
-        .iter()
-        .map(|spans| message::encoded_len(1, spans))
-        .sum();
-    let mut body = Vec::with_capacity(length);
-    for spans in &batch.resource_spans {
-        message::encode(1, spans, &mut body);
-    }
-    Bytes::from(body)
+fn storage(context: &Context, queue: &QueueSettings) -> Result<Option<Storage>, BoxError> {
+    let Some(name) = &queue.storage else {
+        return Ok(None);
+    };
+    let id = ComponentId::parse(name)?;
+    let Some(extension) = context.extensions.get(&id) else {
+        return Err(format!("sending_queue::storage: {id} is not in service::extensions").into());
+    };
+    let storage = extension.storage();
+    let missing = || format!("sending_queue::storage: {id} stores nothing, name a file_storage");
+    Ok(Some(storage.ok_or_else(missing)?))
 }
 
 /// Counts the spans of a load as lost if its task ends before it is settled.
@@ -260,17 +280,43 @@ impl Drop for InHand<'_> {
 }
 
 impl Shared {
-    async fn deliver(&self, load: Load) {
+    /// Sends a load and says in the queue what came of it. False: it stays there for the next start.
+    async fn work(&self, queue: &Queue, taken: Taken) -> bool {
+        let (spans, kept) = (taken.load.spans, queue.is_kept());
         let mut in_hand = InHand {
             shared: self,
-            spans: load.spans,
+            spans: if kept { 0 } else { spans },
         };
-        let body = self.client.encode(load.body);
-        let outcome = self.attempts(body).await;
+        let outcome = self.deliver(taken.load.clone(), kept).await;
         in_hand.spans = 0;
-        match outcome {
-            Ok(accepted) => self.settle(&accepted, load.spans),
-            Err((loss, message)) => self.lose(loss, load.spans, &message),
+        if let Err(NotTaken(loss)) = outcome {
+            if kept && loss == Loss::Shutdown {
+                return false;
+            }
+            // Whoever waits for the outcome answers for the spans.
+            if !taken.is_waited_for() {
+                self.losses.count(loss, spans);
+            }
+        }
+        queue.settle(taken, outcome).await;
+        true
+    }
+
+    /// Sends until the backend has taken the load or it is given up; the caller counts the loss.
+    /// `kept`: what is still there when the service stops is not given up.
+    async fn deliver(&self, load: Load, kept: bool) -> Result<(), NotTaken> {
+        let body = self.client.encode(load.body);
+        match self.attempts(body).await {
+            Ok(accepted) => {
+                self.settle(&accepted, load.spans);
+                Ok(())
+            }
+            Err((loss, message)) => {
+                if !(kept && loss == Loss::Shutdown) {
+                    self.give_up(loss, load.spans, &message);
+                }
+                Err(NotTaken(loss))
+            }
         }
     }
 
@@ -291,15 +337,14 @@ impl Shared {
     }
 
     fn lose(&self, loss: Loss, spans: usize, message: &str) {
-        self.send_failed.add_len(spans);
         self.losses.count(loss, spans);
-        tracing::warn!(
-            exporter = self.id,
-            spans,
-            reason = loss.as_str(),
-            message,
-            "spans are lost"
-        );
+        self.give_up(loss, spans, message);
+    }
+
+    fn give_up(&self, loss: Loss, spans: usize, message: &str) {
+        self.send_failed.add_len(spans);
+        let (exporter, reason) = (&self.id, loss.as_str());
+        tracing::warn!(exporter, spans, reason, message, "spans are given up");
     }
 
     async fn attempts(&self, body: Bytes) -> Result<Accepted, (Loss, String)> {

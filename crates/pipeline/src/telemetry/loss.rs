@@ -17,12 +17,18 @@ pub enum Loss {
     RetriesExhausted,
     /// Still there when the time to stop was over.
     Shutdown,
-    /// The file or terminal did not take them.
+    /// The file, terminal or storage did not take them.
     Unwritable,
+    /// The disk under a storage had no room.
+    DiskFull,
+    /// The storage gave back something else than was stored.
+    Damaged,
+    /// A condition of a processor had no answer, and was told to fail then.
+    NoAnswer,
 }
 
 impl Loss {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 10] = [
         Self::QueueFull,
         Self::TooLarge,
         Self::Refused,
@@ -30,6 +36,9 @@ impl Loss {
         Self::RetriesExhausted,
         Self::Shutdown,
         Self::Unwritable,
+        Self::DiskFull,
+        Self::Damaged,
+        Self::NoAnswer,
     ];
 
     /// The value of the label `reason`.
@@ -42,6 +51,9 @@ impl Loss {
             Self::RetriesExhausted => "retries_exhausted",
             Self::Shutdown => "shutdown",
             Self::Unwritable => "unwritable",
+            Self::DiskFull => "disk_full",
+            Self::Damaged => "damaged",
+            Self::NoAnswer => "no_answer",
         }
     }
 }

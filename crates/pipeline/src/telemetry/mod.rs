@@ -2,6 +2,7 @@
 
 mod logs;
 mod loss;
+pub(crate) mod memory;
 mod metrics;
 pub(crate) mod process;
 mod serve;

@@ -1,5 +1,6 @@
 //! What the process costs, read from the kernel when asked for.
 
+use super::memory::resident_bytes;
 use super::metrics::Metrics;
 use crate::clock::Monotonic;
 use std::fs;
@@ -24,7 +25,8 @@ pub(crate) fn register(metrics: &Metrics) {
         &[],
         cpu,
     );
-    let rss = || resident_bytes().unwrap_or(0.0);
+    #[expect(clippy::cast_precision_loss, reason = "Prometheus has only doubles")]
+    let rss = || resident_bytes().unwrap_or(0) as f64;
     metrics.poll_gauge("otelcol_process_memory_rss", "Resident bytes.", &[], rss);
 }
 
@@ -38,15 +40,6 @@ fn cpu_seconds() -> Option<f64> {
     Some((user + system) / TICKS_PER_SECOND)
 }
 
-fn resident_bytes() -> Option<f64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kib: f64 = line.split_ascii_whitespace().next()?.parse().ok()?;
-    Some(kib * 1024.0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,6 +47,5 @@ mod tests {
     #[test]
     fn the_kernel_tells_what_the_process_costs() {
         assert!(cpu_seconds().unwrap() >= 0.0);
-        assert!(resident_bytes().unwrap() > 1e5);
     }
 }

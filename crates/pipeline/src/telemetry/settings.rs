@@ -1,10 +1,11 @@
 //! `service::telemetry` as the Collector has it.
 
 use crate::component::Check;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 /// `service::telemetry`
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct TelemetrySettings {
     /// Own logs.
@@ -14,7 +15,7 @@ pub struct TelemetrySettings {
 }
 
 /// `service::telemetry::logs`
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct LogSettings {
     /// `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,hyper=warn`.
@@ -33,7 +34,7 @@ impl Default for LogSettings {
 }
 
 /// `service::telemetry::logs::encoding`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Encoding {
     /// For people.
@@ -43,7 +44,7 @@ pub enum Encoding {
 }
 
 /// `service::telemetry::metrics`
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct MetricSettings {
     /// `none` switches the endpoint off; the others mean the same today.
@@ -53,7 +54,7 @@ pub struct MetricSettings {
 }
 
 /// `service::telemetry::metrics::level`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// No endpoint.
@@ -68,25 +69,25 @@ pub enum Level {
 }
 
 /// One reader; only Prometheus pull exists.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Reader {
     pull: Option<Pull>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default)]
 struct Pull {
     exporter: PullExporter,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default)]
 struct PullExporter {
     prometheus: Option<Prometheus>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default)]
 struct Prometheus {
     host: String,

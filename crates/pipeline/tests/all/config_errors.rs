@@ -4,7 +4,7 @@
 //! `UPDATE_EXPECTED=1 cargo test` writes the latter anew.
 
 use crate::support::{FACTORIES, config};
-use pipeline::Config;
+use pipeline::{Config, Sources};
 use std::path::Path;
 
 #[test]
@@ -34,7 +34,11 @@ fn every_error_names_its_place_and_what_would_be_right() {
 
 #[test]
 fn every_file_that_cannot_be_read_is_named() {
-    let error = Config::load(&["/no/such.yaml", "/", "/no/other.yaml"], &FACTORIES).unwrap_err();
+    let error = Config::load(
+        &Sources::of(["/no/such.yaml", "/", "/no/other.yaml"]),
+        &FACTORIES,
+    )
+    .unwrap_err();
     assert_eq!(
         error.to_string(),
         "/: Is a directory (os error 21)\n\
@@ -42,9 +46,12 @@ fn every_file_that_cannot_be_read_is_named() {
          /no/such.yaml: No such file or directory (os error 2)"
     );
     let many = vec!["/dev/null"; 101];
-    let error = Config::load(&many, &FACTORIES).unwrap_err();
-    assert_eq!(error.to_string(), "/dev/null: more than 100 files");
-    let error = Config::load::<&Path>(&[], &FACTORIES).unwrap_err();
+    let error = Config::load(&Sources::of(many), &FACTORIES).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "/dev/null: more than 100 files\nwarning: /dev/null: the file is empty"
+    );
+    let error = Config::load(&Sources::default(), &FACTORIES).unwrap_err();
     assert_eq!(error.to_string(), "configuration: no file is given");
 }
 

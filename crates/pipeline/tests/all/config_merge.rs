@@ -76,6 +76,19 @@ fn what_is_wrong_is_named_where_it_stands() {
 }
 
 #[test]
+fn nothing_wipes_what_was_there_and_an_empty_mapping_does_not() {
+    let unchanged = merge(&[
+        BASE,
+        "exporters: {debug: {}}\nservice: {}\nreceivers: {feed: {}}",
+    ]);
+    let settings = format!("{:?}", unchanged.unwrap().exporters);
+    assert!(settings.contains("verbosity: Normal"), "{settings}");
+    let wiped = merge(&[BASE, "exporters: {debug: }"]).unwrap();
+    let settings = format!("{:?}", wiped.exporters);
+    assert!(settings.contains("verbosity: Basic"), "{settings}");
+}
+
+#[test]
 fn a_file_that_is_no_yaml_is_all_that_is_said() {
     is_refused(
         &["exporters: {debug: {}}", "a: [", "service: {}"],
@@ -91,5 +104,8 @@ fn an_empty_file_changes_nothing_and_is_warned_about() {
         let empty = if files[0].is_empty() { "base" } else { "above" };
         assert_eq!(warnings, [format!("{empty}.yaml: the file is empty")]);
     }
-    is_refused(&["", ""], "base.yaml: the configuration is empty");
+    is_refused(
+        &["", ""],
+        "base.yaml: the configuration is empty\nwarning: above.yaml: the file is empty",
+    );
 }

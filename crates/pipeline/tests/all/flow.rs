@@ -1,6 +1,6 @@
 //! Batches from a receiver through processors to exporters, and what happens at the end.
 
-use crate::support::{config, lost, one_pipeline, run, run_until, service, total};
+use crate::support::{batch_of, config, lost, one_pipeline, run, run_until, service, total};
 use pipeline::telemetry::Metrics;
 
 fn file_pipeline(
@@ -172,4 +172,42 @@ fn the_default_endpoint_is_the_collectors() {
         endpoints(&yaml.replace("level: none", "level: normal")),
         [("localhost".to_owned(), 8888)]
     );
+}
+
+#[tokio::test]
+async fn what_is_no_line_stands_behind_its_length_in_the_file() {
+    use pipeline::proto::collector::trace::v1::ExportTraceServiceRequest;
+    use prost::Message;
+    for (more, zstd, json) in [
+        ("format: proto", false, false),
+        ("format: proto, compression: zstd", true, false),
+        ("compression: zstd", true, true),
+    ] {
+        let (_dir, path, yaml) = file_pipeline("{batches: 3, spans: 2}", "");
+        let yaml = yaml.replace("{path: ", &format!("{{{more}, path: "));
+        run_until(&yaml, |samples| {
+            total(samples, "otelcol_exporter_sent_spans") == 6
+        })
+        .await;
+        let file = std::fs::read(path).unwrap();
+        let mut rest = file.as_slice();
+        for batch in 0..3 {
+            let (length, behind) = rest.split_first_chunk().unwrap();
+            let (message, behind) = behind.split_at(u32::from_be_bytes(*length) as usize);
+            rest = behind;
+            let message = if zstd {
+                zstd::bulk::decompress(message, 1 << 20).unwrap()
+            } else {
+                message.to_vec()
+            };
+            let request: ExportTraceServiceRequest = if json {
+                serde_json::from_slice(&message).unwrap()
+            } else {
+                ExportTraceServiceRequest::decode(message.as_slice()).unwrap()
+            };
+            let expected = batch_of(batch, 2);
+            assert_eq!(request.resource_spans, *expected.resource_spans(), "{more}");
+        }
+        assert!(rest.is_empty());
+    }
 }

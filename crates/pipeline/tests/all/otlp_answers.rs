@@ -457,7 +457,7 @@ async fn requests_carry_what_is_configured() {
         let request = ExportTraceServiceRequest::decode(body).unwrap();
         assert_eq!(
             request.resource_spans,
-            crate::support::batch_of(0, 1).resource_spans
+            crate::support::batch_of(0, 1).take_resource_spans()
         );
     }
     let peer = Peer::http(vec![http(200)]).await;

@@ -228,3 +228,81 @@ async fn a_stop_gives_a_waiting_request_one_last_attempt() {
     .await;
     assert_eq!(total(&summary.samples, "otelcol_exporter_sent_spans"), 2);
 }
+
+#[tokio::test]
+async fn a_request_is_no_larger_than_asked_for() {
+    for (receiver, batch, expected) in [
+        // Three batches join, since a fourth would be too much.
+        (
+            "{batches: 7, spans: 3}",
+            "{min_size: 10, max_size: 11, flush_timeout: 50ms}",
+            vec![9, 9, 3],
+        ),
+        // One batch is too much by itself.
+        (
+            "{batches: 1, spans: 20}",
+            "{min_size: 1, max_size: 8, flush_timeout: 50ms}",
+            vec![8, 8, 4],
+        ),
+        (
+            "{batches: 4, spans: 1}",
+            "{min_size: 150, max_size: 200, sizer: bytes, flush_timeout: 50ms}",
+            vec![2, 2],
+        ),
+    ] {
+        let peer = Peer::http(vec![ok()]).await;
+        let queue = format!("sending_queue: {{num_consumers: 1, batch: {batch}}}");
+        let yaml = yaml(receiver, peer.port, &queue);
+        let all: usize = expected.iter().sum();
+        run_until(&yaml, |samples| {
+            total(samples, "otelcol_exporter_sent_spans") == all as u64
+        })
+        .await;
+        assert_eq!(spans_of(&peer), expected, "{batch}");
+    }
+}
+
+#[tokio::test]
+async fn the_pipeline_can_wait_for_the_result() {
+    let refused = Answer {
+        status: 400,
+        ..Answer::default()
+    };
+    let peer = Peer::http(vec![ok(), refused, ok()]).await;
+    let queue = "sending_queue: {wait_for_result: true, batch: {flush_timeout: 1ms}}";
+    let yaml = yaml("{batches: 3, spans: 2}", peer.port, queue);
+    let summary = run_until(&yaml, |samples| {
+        total(samples, "otelcol_exporter_sent_spans") == 4
+    })
+    .await;
+    assert_eq!(spans_of(&peer), [2, 2, 2], "one after the other");
+    assert_eq!(lost(&summary.samples, "refused"), 2, "counted once");
+}
+
+#[tokio::test]
+async fn a_dead_backend_does_not_hold_up_the_others() {
+    let (dead, alive) = (
+        Peer::http(vec![stuck()]).await,
+        Peer::http(vec![ok()]).await,
+    );
+    let exporter = |port: u16| {
+        format!(
+            "{{endpoint: 'http://127.0.0.1:{port}', compression: none, sending_queue: {{queue_size: 2, num_consumers: 1, batch: null}}}}"
+        )
+    };
+    let yaml = format!(
+        "receivers: {{feed: {{batches: 30, spans: 2}}}}\n\
+         exporters: {{otlp_http/dead: {}, otlp_http/alive: {}}}\n\
+         service:\n  telemetry: {{metrics: {{level: none}}}}\n  shutdown_timeout: 200ms\n  pipelines:\n    \
+         traces: {{receivers: [feed], exporters: [otlp_http/dead, otlp_http/alive]}}\n",
+        exporter(dead.port),
+        exporter(alive.port).replace("queue_size: 2", "queue_size: 100")
+    );
+    let summary = run_until(&yaml, |samples| {
+        total(samples, "otelcol_exporter_sent_spans") == 60
+    })
+    .await;
+    assert_eq!(spans_of(&alive).iter().sum::<usize>(), 60);
+    let samples = &summary.samples;
+    assert_eq!(lost(samples, "queue_full") + lost(samples, "shutdown"), 60);
+}

@@ -2,17 +2,19 @@
 
 use crate::component::{Check, Settings};
 use crate::config::duration;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use std::time::Duration;
 
 /// `exporters::debug`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct DebugSettings {
     /// How much is printed.
     pub verbosity: Verbosity,
     /// `detailed`: a trace is printed when no span of it has come for this long.
     #[serde(with = "duration")]
+    #[schemars(with = "duration::Text")]
     pub trace_idle: Duration,
     /// `stdout`, `stderr` or files.
     pub output_paths: Vec<String>,
@@ -23,7 +25,7 @@ pub struct DebugSettings {
 }
 
 /// `verbosity`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Verbosity {
     /// A line a batch.

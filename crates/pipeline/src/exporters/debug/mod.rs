@@ -10,6 +10,7 @@ use super::writer::{Open, Writer};
 use crate::batch::Batch;
 use crate::clock::Monotonic;
 use crate::component::{BoxError, Context, Exporter, ExporterSettings};
+use crate::receipt::NotTaken;
 use async_trait::async_trait;
 use shown::ShownSpan;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -68,20 +69,15 @@ impl Exporter for Debug {
         Ok(())
     }
 
-    async fn consume(&self, batch: Arc<Batch>) {
-        let spans = batch.span_count();
-        if spans == 0 {
-            return;
-        }
+    async fn consume(&self, batch: Arc<Batch>) -> Result<(), NotTaken> {
         if self.shared.verbosity == Verbosity::Detailed {
             let printed = self.shared.waterfall().add(&batch, Monotonic::now());
+            // The spans are ours already, also those that the writer does not take.
             self.shared.print(printed).await;
-        } else {
-            self.shared
-                .writer
-                .write(self.shared.lines(&batch).into_bytes(), spans)
-                .await;
+            return Ok(());
         }
+        let lines = self.shared.lines(&batch).into_bytes();
+        self.shared.writer.write(lines, batch.span_count()).await
     }
 
     async fn shutdown(&self, deadline: Instant) {
@@ -104,21 +100,23 @@ impl Shared {
 
     async fn print(&self, printed: Printed) {
         if !printed.text.is_empty() {
-            self.writer
-                .write(printed.text.into_bytes(), printed.spans)
-                .await;
+            let spans = printed.spans;
+            if let Err(why) = self.writer.write(printed.text.into_bytes(), spans).await {
+                self.writer.lose(why, spans);
+            }
         }
     }
 
     fn lines(&self, batch: &Batch) -> String {
+        let resource_spans = batch.resource_spans();
         let mut text = format!(
             "Traces {{\"otelcol.component.id\": {:?}, \"resource spans\": {}, \"spans\": {}}}\n",
             self.id,
-            batch.resource_spans.len(),
+            resource_spans.len(),
             batch.span_count(),
         );
         if self.verbosity == Verbosity::Normal {
-            for span in ShownSpan::all(batch) {
+            for span in ShownSpan::all(&resource_spans) {
                 text.push_str(&span.line());
             }
         }

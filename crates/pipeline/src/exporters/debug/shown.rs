@@ -1,8 +1,7 @@
 //! One span as people see it. Texts come from observed traffic, so control characters are taken out.
 
-use crate::batch::Batch;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
-use opentelemetry_proto::tonic::trace::v1::Span;
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, Span};
 use span_model::{CONFIDENCE, METHOD, semconv};
 use std::fmt::Write;
 use std::time::Duration;
@@ -33,8 +32,8 @@ pub struct ShownSpan {
 
 impl ShownSpan {
     /// Every span of a batch.
-    pub fn all(batch: &Batch) -> impl Iterator<Item = Self> + '_ {
-        batch.resource_spans.iter().flat_map(|resource_spans| {
+    pub fn all(resource_spans: &[ResourceSpans]) -> impl Iterator<Item = Self> + '_ {
+        resource_spans.iter().flat_map(|resource_spans| {
             let attributes = resource_spans
                 .resource
                 .as_ref()

@@ -48,7 +48,7 @@ impl Waterfall {
     /// Takes spans in; what must leave for want of room is printed.
     pub fn add(&mut self, batch: &Batch, now: Monotonic) -> Printed {
         let mut printed = Printed::default();
-        for span in ShownSpan::all(batch) {
+        for span in ShownSpan::all(&batch.resource_spans()) {
             let id = span.trace_id.clone();
             let trace = self.traces.entry(id.clone()).or_insert_with(|| Trace {
                 spans: Vec::new(),
@@ -300,7 +300,7 @@ mod tests {
                 "service.name",
                 any_value::Value::StringValue(service.to_owned()),
             );
-            batch.resource_spans.push(ResourceSpans {
+            batch.resource_spans_mut().push(ResourceSpans {
                 resource: Some(Resource {
                     attributes: vec![name],
                     ..Resource::default()
@@ -380,7 +380,7 @@ Trace 01010101010101010101010101010101: 4 spans, 2 services, 1 error, 12.00ms
         for round in 0..MAX_SPANS as u64 + 10 {
             let mut one = batch(&[(1, 1, 0, "a", "x", 2, 0, 1)]);
             if let Some(span) = one
-                .resource_spans
+                .resource_spans_mut()
                 .first_mut()
                 .and_then(|spans| spans.scope_spans.first_mut())
             {

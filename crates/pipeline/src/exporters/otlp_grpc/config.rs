@@ -2,39 +2,68 @@
 
 use crate::component::{Check, Settings};
 use crate::config::duration;
-use crate::exporters::peer::{
-    Compression, Headers, PLAIN_ONLY, TlsSettings, check_headers, check_timeout,
-};
+use crate::exporters::peer::{Compression, Headers, check_headers, check_timeout};
 use crate::queue::{QueueSettings, RetrySettings};
+use crate::tls::ClientTlsSettings;
 use hyper::Uri;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use std::time::Duration;
 
 /// `exporters::otlp_grpc`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct OtlpGrpcSettings {
-    /// `host:port`, or with `http://` in front.
+    /// `host:port`, which means TLS unless it is insecure, or `http://` or `https://` in front.
     pub endpoint: String,
-    pub tls: TlsSettings,
+    pub tls: ClientTlsSettings,
     /// Of one attempt.
     #[serde(with = "duration")]
+    #[schemars(with = "duration::Text")]
     pub timeout: Duration,
     /// Sent as metadata.
     pub headers: Headers,
     pub compression: Compression,
+    pub keepalive: Keepalive,
     pub retry_on_failure: RetrySettings,
     pub sending_queue: QueueSettings,
+}
+
+/// `keepalive`
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Keepalive {
+    /// A silent backend is asked for a sign of life after this time; 0 = never.
+    #[serde(with = "duration")]
+    #[schemars(with = "duration::Text")]
+    pub time: Duration,
+    /// A backend that gives no sign of life in this time is hung up on.
+    #[serde(with = "duration")]
+    #[schemars(with = "duration::Text")]
+    pub timeout: Duration,
+    /// Also while no request is under way.
+    pub permit_without_stream: bool,
+}
+
+impl Default for Keepalive {
+    fn default() -> Self {
+        Self {
+            time: Duration::from_secs(30),
+            timeout: Duration::from_secs(20),
+            permit_without_stream: false,
+        }
+    }
 }
 
 impl Default for OtlpGrpcSettings {
     fn default() -> Self {
         Self {
             endpoint: String::new(),
-            tls: TlsSettings::default(),
+            tls: ClientTlsSettings::default(),
             timeout: Duration::from_secs(5),
             headers: Headers::new(),
             compression: Compression::Gzip,
+            keepalive: Keepalive::default(),
             retry_on_failure: RetrySettings::default(),
             sending_queue: QueueSettings::default(),
         }
@@ -49,22 +78,13 @@ impl OtlpGrpcSettings {
         if endpoint.is_empty() {
             return Err(format!("must be set, {example}"));
         }
-        let rest = match endpoint.split_once("://") {
-            Some(("http", rest)) => rest,
-            Some(("https", _)) => {
-                return Err(format!(
-                    "asks for TLS, which is not built in yet: {PLAIN_ONLY}"
-                ));
-            }
+        let (scheme, rest) = match endpoint.split_once("://") {
+            Some((scheme @ ("http" | "https"), rest)) => (scheme, rest),
             Some(_) => return Err(example.to_owned()),
-            None if self.tls.insecure => endpoint,
-            None => {
-                return Err(format!(
-                    "asks for TLS, which is not built in yet: {PLAIN_ONLY}"
-                ));
-            }
+            None if self.tls.insecure => ("http", endpoint),
+            None => ("https", endpoint),
         };
-        let uri: Uri = format!("http://{}", rest.trim_end_matches('/'))
+        let uri: Uri = format!("{scheme}://{}", rest.trim_end_matches('/'))
             .parse()
             .map_err(|_| example.to_owned())?;
         match (uri.host(), uri.port_u16(), uri.path()) {
@@ -86,6 +106,9 @@ impl Settings for OtlpGrpcSettings {
             );
         }
         self.tls.check(&mut check.below("tls"));
+        if !self.keepalive.time.is_zero() && self.keepalive.timeout.is_zero() {
+            check.error("keepalive::timeout", "must be above 0");
+        }
         check_timeout(self.timeout, check);
         check_headers(&self.headers, check);
         self.retry_on_failure

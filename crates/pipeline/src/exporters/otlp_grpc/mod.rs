@@ -6,12 +6,15 @@ mod config;
 
 pub use config::OtlpGrpcSettings;
 
+use super::connect::Connector;
 use super::peer::{
-    Compression, Headers, MAX_RESPONSE_BYTES, RpcStatus, USER_AGENT, accepted, printable,
+    Compression, Headers, MAX_RESPONSE_BYTES, RpcStatus, USER_AGENT, accepted, chain, printable,
 };
 use crate::batch::Batch;
 use crate::component::{BoxError, Context, Exporter, ExporterSettings};
 use crate::queue::{Accepted, Client, Refusal, Retry, Sender};
+use crate::receipt::NotTaken;
+use crate::tls::ClientTlsSettings;
 use async_trait::async_trait;
 use bytes::Bytes;
 use channel::GrpcOnly;
@@ -19,7 +22,6 @@ use codec::EncodedCodec;
 use hyper::http::uri::PathAndQuery;
 use std::error::Error;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 use tokio::time::Instant;
 use tonic::client::Grpc;
 use tonic::codec::CompressionEncoding;
@@ -29,20 +31,33 @@ use tonic::{Code, Request, Status};
 
 const EXPORT: PathAndQuery =
     PathAndQuery::from_static("/opentelemetry.proto.collector.trace.v1.TraceService/Export");
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 impl ExporterSettings for OtlpGrpcSettings {
+    fn extension(&self) -> Option<(&'static str, &str)> {
+        self.sending_queue.extension()
+    }
+
     fn build(&self, context: Context) -> Result<Box<dyn Exporter>, BoxError> {
-        let endpoint = Endpoint::from(self.uri()?)
+        let uri = self.uri()?;
+        let secure = uri.scheme_str() == Some("https");
+        let mut endpoint = Endpoint::from(uri)
             .user_agent(USER_AGENT)?
-            .connect_timeout(self.timeout)
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .tcp_nodelay(true);
+            .connect_timeout(self.timeout);
+        if !self.keepalive.time.is_zero() {
+            endpoint = endpoint
+                .http2_keep_alive_interval(self.keepalive.time)
+                .keep_alive_timeout(self.keepalive.timeout)
+                .keep_alive_while_idle(self.keepalive.permit_without_stream);
+        }
         let channel = Arc::new(OnceLock::new());
         let client = GrpcClient {
             channel: Arc::clone(&channel),
             metadata: metadata(&self.headers)?,
-            gzip: self.compression == Compression::Gzip,
+            compression: match self.compression {
+                Compression::None => None,
+                Compression::Gzip => Some(CompressionEncoding::Gzip),
+                Compression::Zstd => Some(CompressionEncoding::Zstd),
+            },
         };
         let retry = self.retry_on_failure.clone();
         let sender = Sender::new(
@@ -51,9 +66,11 @@ impl ExporterSettings for OtlpGrpcSettings {
             self.timeout,
             self.sending_queue.clone(),
             retry,
-        );
+        )?;
         Ok(Box::new(OtlpGrpc {
             endpoint,
+            connector: Connector::new(self.timeout),
+            tls: secure.then(|| self.tls.clone()),
             channel,
             sender,
         }))
@@ -71,6 +88,9 @@ fn metadata(headers: &Headers) -> Result<MetadataMap, BoxError> {
 
 struct OtlpGrpc {
     endpoint: Endpoint,
+    connector: Connector,
+    /// None: plain text.
+    tls: Option<ClientTlsSettings>,
     /// Set at the start, since a channel needs the runtime.
     channel: Arc<OnceLock<Channel>>,
     sender: Sender,
@@ -79,13 +99,18 @@ struct OtlpGrpc {
 #[async_trait]
 impl Exporter for OtlpGrpc {
     async fn start(&mut self) -> Result<(), BoxError> {
-        self.channel.get_or_init(|| self.endpoint.connect_lazy());
-        self.sender.start();
-        Ok(())
+        if let Some(tls) = &self.tls {
+            let loaded = self.connector.load_tls(tls, &[b"h2"]);
+            loaded.map_err(|error| format!("tls::{error}"))?;
+        }
+        let connector = self.connector.clone();
+        self.channel
+            .get_or_init(|| self.endpoint.connect_with_connector_lazy(connector));
+        self.sender.start().await
     }
 
-    async fn consume(&self, batch: Arc<Batch>) {
-        self.sender.consume(&batch).await;
+    async fn consume(&self, batch: Arc<Batch>) -> Result<(), NotTaken> {
+        self.sender.consume(&batch).await
     }
 
     async fn shutdown(&self, deadline: Instant) {
@@ -96,7 +121,7 @@ impl Exporter for OtlpGrpc {
 struct GrpcClient {
     channel: Arc<OnceLock<Channel>>,
     metadata: MetadataMap,
-    gzip: bool,
+    compression: Option<CompressionEncoding>,
 }
 
 #[async_trait]
@@ -111,8 +136,8 @@ impl Client for GrpcClient {
         // Answers stay uncompressed: they are tiny, and their limit is easy to hold so.
         let mut grpc =
             Grpc::new(GrpcOnly(channel.clone())).max_decoding_message_size(MAX_RESPONSE_BYTES);
-        if self.gzip {
-            grpc = grpc.send_compressed(CompressionEncoding::Gzip);
+        if let Some(compression) = self.compression {
+            grpc = grpc.send_compressed(compression);
         }
         let mut request = Request::new(body);
         *request.metadata_mut() = self.metadata.clone();
@@ -169,17 +194,4 @@ fn is_oversize(status: &Status) -> bool {
     status
         .message()
         .starts_with("Error, decoded message length too large")
-}
-
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        let source_text = source.to_string();
-        if !text.contains(&source_text) {
-            text = format!("{text}: {source_text}");
-        }
-        next = source.source();
-    }
-    text
 }

@@ -2,23 +2,26 @@
 
 use crate::component::{Check, Settings};
 use crate::config::duration;
-use crate::exporters::peer::{Compression, Headers, TlsSettings, check_headers, check_timeout};
+use crate::exporters::peer::{Compression, Headers, check_headers, check_timeout};
 use crate::queue::{QueueSettings, RetrySettings};
+use crate::tls::ClientTlsSettings;
 use hyper::Uri;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use std::time::Duration;
 
 /// `exporters::otlp_http`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct OtlpHttpSettings {
     /// Base URL; `/v1/traces` is appended.
     pub endpoint: String,
     /// URL used as it is, instead of `endpoint`.
     pub traces_endpoint: String,
-    pub tls: TlsSettings,
+    pub tls: ClientTlsSettings,
     /// Of one attempt.
     #[serde(with = "duration")]
+    #[schemars(with = "duration::Text")]
     pub timeout: Duration,
     pub headers: Headers,
     pub compression: Compression,
@@ -29,7 +32,7 @@ pub struct OtlpHttpSettings {
 }
 
 /// `encoding`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Encoding {
     /// Protobuf bodies.
@@ -42,7 +45,7 @@ impl Default for OtlpHttpSettings {
         Self {
             endpoint: String::new(),
             traces_endpoint: String::new(),
-            tls: TlsSettings::default(),
+            tls: ClientTlsSettings::default(),
             timeout: Duration::from_secs(30),
             headers: Headers::new(),
             compression: Compression::Gzip,
@@ -68,13 +71,9 @@ impl OtlpHttpSettings {
         if key == "endpoint" && self.endpoint.is_empty() {
             return Err((key, format!("must be set, {example}")));
         }
-        if url.starts_with("https://") {
-            let message = "asks for TLS, which is not built in yet: only a URL that begins with http:// works today";
-            return Err((key, message.to_owned()));
-        }
         let uri: Uri = url.parse().map_err(|_| (key, example.to_owned()))?;
         match (uri.scheme_str(), uri.host()) {
-            (Some("http"), Some(host)) if !host.is_empty() => Ok(uri),
+            (Some("http" | "https"), Some(host)) if !host.is_empty() => Ok(uri),
             _ => Err((key, example.to_owned())),
         }
     }

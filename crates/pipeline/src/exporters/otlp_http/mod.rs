@@ -4,11 +4,16 @@ mod config;
 
 pub use config::OtlpHttpSettings;
 
-use super::peer::{Compression, MAX_RESPONSE_BYTES, RpcStatus, USER_AGENT, accepted, printable};
+use super::connect::Connector;
+use super::peer::{
+    Compression, MAX_RESPONSE_BYTES, RpcStatus, USER_AGENT, accepted, chain, printable,
+};
 use crate::batch::Batch;
 use crate::clock;
 use crate::component::{BoxError, Context, Exporter, ExporterSettings};
 use crate::queue::{Accepted, Client, Refusal, Retry, Sender};
+use crate::receipt::NotTaken;
+use crate::tls::ClientTlsSettings;
 use async_trait::async_trait;
 use bytes::Bytes;
 use flate2::write::GzEncoder;
@@ -16,15 +21,13 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::client::legacy::Client as HttpClient;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTracePartialSuccess, ExportTraceServiceResponse,
 };
 use prost::Message;
-use std::error::Error;
 use std::io::Write;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -33,13 +36,21 @@ const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf")
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl ExporterSettings for OtlpHttpSettings {
+    fn extension(&self) -> Option<(&'static str, &str)> {
+        self.sending_queue.extension()
+    }
+
     fn build(&self, context: Context) -> Result<Box<dyn Exporter>, BoxError> {
-        let gzip = self.compression == Compression::Gzip;
         let mut headers = HeaderMap::new();
         headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
         headers.insert(header::CONTENT_TYPE, PROTOBUF);
-        if gzip {
-            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        let encoding = match self.compression {
+            Compression::None => None,
+            Compression::Gzip => Some("gzip"),
+            Compression::Zstd => Some("zstd"),
+        };
+        if let Some(encoding) = encoding {
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
         }
         for (name, value) in &self.headers {
             headers.insert(
@@ -47,19 +58,14 @@ impl ExporterSettings for OtlpHttpSettings {
                 HeaderValue::from_str(&value.0)?,
             );
         }
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(self.timeout));
-        connector.set_nodelay(true);
-        let http = HttpClient::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .build(connector);
         let url = self.url().map_err(|(_, message)| message)?;
+        let secure = url.scheme_str() == Some("https");
+        let http = Arc::new(OnceLock::new());
         let client = OtlpClient {
-            http,
+            http: Arc::clone(&http),
             url,
             headers,
-            gzip,
+            compression: self.compression,
         };
         let retry = self.retry_on_failure.clone();
         let sender = Sender::new(
@@ -68,24 +74,45 @@ impl ExporterSettings for OtlpHttpSettings {
             self.timeout,
             self.sending_queue.clone(),
             retry,
-        );
-        Ok(Box::new(OtlpHttp { sender }))
+        )?;
+        Ok(Box::new(OtlpHttp {
+            connector: Connector::new(self.timeout),
+            tls: secure.then(|| self.tls.clone()),
+            http,
+            sender,
+        }))
     }
 }
 
+type Http = HttpClient<Connector, Full<Bytes>>;
+
 struct OtlpHttp {
+    connector: Connector,
+    /// None: plain text.
+    tls: Option<ClientTlsSettings>,
+    /// Set at the start, when the files of TLS are read.
+    http: Arc<OnceLock<Http>>,
     sender: Sender,
 }
 
 #[async_trait]
 impl Exporter for OtlpHttp {
     async fn start(&mut self) -> Result<(), BoxError> {
-        self.sender.start();
-        Ok(())
+        if let Some(tls) = &self.tls {
+            let loaded = self.connector.load_tls(tls, &[b"http/1.1"]);
+            loaded.map_err(|error| format!("tls::{error}"))?;
+        }
+        self.http.get_or_init(|| {
+            HttpClient::builder(TokioExecutor::new())
+                .pool_timer(TokioTimer::new())
+                .pool_idle_timeout(IDLE_TIMEOUT)
+                .build(self.connector.clone())
+        });
+        self.sender.start().await
     }
 
-    async fn consume(&self, batch: Arc<Batch>) {
-        self.sender.consume(&batch).await;
+    async fn consume(&self, batch: Arc<Batch>) -> Result<(), NotTaken> {
+        self.sender.consume(&batch).await
     }
 
     async fn shutdown(&self, deadline: Instant) {
@@ -94,44 +121,46 @@ impl Exporter for OtlpHttp {
 }
 
 struct OtlpClient {
-    http: HttpClient<HttpConnector, Full<Bytes>>,
+    http: Arc<OnceLock<Http>>,
     url: Uri,
     headers: HeaderMap,
-    gzip: bool,
+    compression: Compression,
 }
 
 #[async_trait]
 impl Client for OtlpClient {
     fn encode(&self, body: Bytes) -> Bytes {
-        if !self.gzip {
-            return body;
+        match self.compression {
+            Compression::None => body,
+            Compression::Gzip => {
+                let buffer = Vec::with_capacity(body.len() / 4);
+                let mut encoder = GzEncoder::new(buffer, flate2::Compression::fast());
+                // Writing to memory does not fail.
+                let _ = encoder.write_all(&body);
+                encoder.finish().map(Bytes::from).unwrap_or_default()
+            }
+            Compression::Zstd => {
+                let level = zstd::DEFAULT_COMPRESSION_LEVEL;
+                let encoded = zstd::bulk::compress(&body, level);
+                encoded.map(Bytes::from).unwrap_or_default()
+            }
         }
-        let mut encoder = GzEncoder::new(
-            Vec::with_capacity(body.len() / 4),
-            flate2::Compression::fast(),
-        );
-        // Writing to memory does not fail.
-        let _ = encoder.write_all(&body);
-        encoder.finish().map(Bytes::from).unwrap_or_default()
     }
 
     async fn send(&self, body: Bytes) -> Result<Accepted, Refusal> {
+        let Some(http) = self.http.get() else {
+            return Err(never("not started"));
+        };
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.url.clone();
         *request.headers_mut() = self.headers.clone();
-        match self.http.request(request).await {
+        match http.request(request).await {
             Ok(response) => read(response).await,
-            Err(error) => {
-                let cause = error
-                    .source()
-                    .map(|source| format!(": {source}"))
-                    .unwrap_or_default();
-                Err(Refusal {
-                    message: printable(&format!("{error}{cause}")),
-                    retry: Retry::Backoff,
-                })
-            }
+            Err(error) => Err(Refusal {
+                message: printable(&chain(&error)),
+                retry: Retry::Backoff,
+            }),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! A receiver that makes spans, a processor that holds them, and ways to run a configuration.
 
+pub mod client;
+pub mod everything;
 pub mod peer;
 
 use pipeline::clock::Monotonic;
@@ -14,6 +16,7 @@ use pipeline::{
     Batch, BatchSender, BoxError, Config, Context, Factory, Processor, ProcessorSettings, Receiver,
     ReceiverSettings, Running, Service, Settings, Summary,
 };
+use schemars::JsonSchema;
 use serde::Deserialize;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -22,19 +25,33 @@ pub const FEED: ReceiverFactory = Factory::receiver::<Feed>("feed");
 pub const HOLD: ProcessorFactory = Factory::processor::<Hold>("hold");
 
 pub const FACTORIES: Factories = Factories {
-    receivers: &[FEED],
-    processors: &[HOLD],
+    receivers: &[FEED, pipeline::receivers::OTLP],
+    processors: &[
+        HOLD,
+        pipeline::processors::ATTRIBUTES,
+        pipeline::processors::BATCH,
+        pipeline::processors::FILTER,
+        pipeline::processors::MEMORY_LIMITER,
+        pipeline::processors::PROBABILISTIC_SAMPLER,
+        pipeline::processors::REDACTION,
+        pipeline::processors::RESOURCE,
+        pipeline::processors::TAIL_SAMPLING,
+    ],
     exporters: pipeline::exporters::ALL,
+    extensions: pipeline::extensions::ALL,
 };
 
 /// Sends so many batches at once from a thread, then waits to be stopped.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Feed {
     batches: u64,
     spans: u64,
     fail: bool,
+    /// Gives up what is refused instead of waiting.
+    impatient: bool,
     #[serde(with = "duration")]
+    #[schemars(with = "duration::Text")]
     pause: Duration,
 }
 
@@ -44,6 +61,7 @@ impl Default for Feed {
             batches: 1,
             spans: 1,
             fail: false,
+            impatient: false,
             pause: Duration::ZERO,
         }
     }
@@ -65,7 +83,12 @@ impl Receiver for Feed {
     ) -> Result<Running, BoxError> {
         Ok(spawn_thread("feed", move || {
             for batch in 0..self.batches {
-                output.blocking_send(batch_of(batch, self.spans))?;
+                let batch = batch_of(batch, self.spans);
+                if self.impatient {
+                    let _ = output.try_send(batch);
+                } else {
+                    output.blocking_send(batch)?;
+                }
                 std::thread::sleep(self.pause);
             }
             if self.fail {
@@ -108,21 +131,19 @@ pub fn batch_of(batch: u64, spans: u64) -> Batch {
         spans: (0..spans).map(span).collect(),
         ..ScopeSpans::default()
     }];
-    Batch {
-        resource_spans: vec![ResourceSpans {
-            resource,
-            scope_spans,
-            ..ResourceSpans::default()
-        }],
-        openings: Vec::new(),
-    }
+    Batch::new(vec![ResourceSpans {
+        resource,
+        scope_spans,
+        ..ResourceSpans::default()
+    }])
 }
 
 /// Holds batches back until a tick that comes after `hold`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Hold {
     #[serde(with = "duration")]
+    #[schemars(with = "duration::Text")]
     hold: Duration,
 }
 
@@ -184,6 +205,12 @@ pub fn one_pipeline(receiver: &str, processors: &str, exporter: &str, exporter_i
     )
 }
 
+/// A port that nobody listens on just now.
+pub fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
 pub fn config(yaml: &str) -> Config {
     Config::parse(&[("test.yaml", yaml)], &FACTORIES, &|_| None).unwrap()
 }
@@ -230,6 +257,15 @@ pub fn lost(samples: &[Sample], reason: &str) -> u64 {
         .iter()
         .filter(|sample| sample.name == "deeptrace_lost_spans");
     sum(lost.filter(|sample| sample.label("reason") == Some(reason)))
+}
+
+/// The sum of a metric over the series that have these labels.
+pub fn count(samples: &[Sample], name: &str, labels: &[(&str, &str)]) -> u64 {
+    let fits = |sample: &&Sample| {
+        let mut labels = labels.iter();
+        sample.name == name && labels.all(|(key, value)| sample.label(key) == Some(value))
+    };
+    sum(samples.iter().filter(fits))
 }
 
 fn sum<'a>(samples: impl Iterator<Item = &'a Sample>) -> u64 {

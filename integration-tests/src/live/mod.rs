@@ -1,0 +1,81 @@
+//! Linking on live traffic: real servers that forward no header, the truth of which request each
+//! of their calls belongs to, and how much of it the collector finds.
+//!
+//! ```text
+//! load --> server under test --> leaf (stock, price, ship)
+//!   |                       \--> Redis
+//!   \---- truth <--- who came on which connection in which order ---/
+//! ```
+//! The servers, and what they call for a request, are in `live/`.
+
+mod load;
+mod score;
+mod servers;
+mod truth;
+
+pub use load::Level;
+pub use score::{Counted, Score};
+pub use servers::{RUNTIMES, Runtime, Shop};
+
+use std::ops::Range;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::collector::{Collector, Options};
+use crate::sandbox::Sandbox;
+use truth::Truth;
+
+/// What one run of the collector saw.
+#[derive(Debug)]
+pub struct Measured {
+    /// One a runtime.
+    pub scores: Vec<Score>,
+    /// Events that the kernel side lost.
+    pub kernel_lost: u64,
+    /// Requests and responses that found no partner.
+    pub unpaired: u64,
+}
+
+/// One runtime's part of a run.
+#[derive(Debug)]
+struct Round {
+    server: servers::Server,
+    numbers: Range<u64>,
+    level: Level,
+    seconds: f64,
+}
+
+/// Runs a fresh collector while each of these runtimes serves the load, one after the other.
+pub fn measure(shop: &mut Shop, runtimes: &[&str], level: Level) -> Result<Measured> {
+    let sandbox = Sandbox::new()?;
+    let options = Options {
+        ports: shop.ports(),
+        ..Options::default()
+    };
+    let collector = Collector::start(&sandbox, &options)?;
+    let mut truth = Truth::default();
+    let mut rounds = Vec::new();
+    for runtime in runtimes {
+        let server = shop.server(runtime)?;
+        let numbers = shop.take_numbers(level.requests);
+        let begun = Instant::now();
+        load::serve(server.port, numbers.start, level, &mut truth)
+            .with_context(|| format!("{runtime}, {} in flight", level.in_flight))?;
+        rounds.push(Round {
+            server,
+            numbers,
+            level,
+            seconds: begun.elapsed().as_secs_f64(),
+        });
+    }
+    shop.tell(&rounds, &mut truth)?;
+    let finished = collector.stop()?;
+    ensure!(finished.status.success(), "the collector failed");
+    let lost = |name| finished.summary.sum(name, &[]);
+    Ok(Measured {
+        scores: score::score(&finished.spans, &truth, &rounds),
+        kernel_lost: lost("deeptrace_kernel_lost"),
+        unpaired: lost("deeptrace_unpaired"),
+    })
+}

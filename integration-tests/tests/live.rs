@@ -1,0 +1,70 @@
+//! Linking on live traffic: what the collector finds today is not to get worse.
+//!
+//! `cargo xtask bench live` measures more and longer; `docs/linking-live.md` says why a runtime is
+//! where it is.
+
+use anyhow::{Result, bail, ensure};
+use integration_tests::live::{Level, Score, Shop, measure};
+use integration_tests::{collector, programs};
+
+const LEVELS: [Level; 2] = [
+    Level {
+        in_flight: 8,
+        requests: 300,
+    },
+    Level {
+        in_flight: 64,
+        requests: 600,
+    },
+];
+
+/// Least precision and recall of a runtime at both levels.
+const FLOORS: [(&str, f64, f64); 8] = [
+    ("gunicorn gthread", 0.99, 0.97),
+    ("aiohttp", 0.99, 0.0),
+    ("node", 0.99, 0.97),
+    ("nginx", 0.99, 0.0),
+    ("go", 0.97, 0.0),
+    ("tokio", 0.97, 0.0),
+    ("java pool", 0.99, 0.7),
+    ("java virtual threads", 0.97, 0.0),
+];
+
+fn check(score: &Score, kernel_lost: u64) -> Result<()> {
+    let runtime = score.runtime;
+    let Some((_, precision, recall)) = FLOORS.iter().find(|(name, ..)| *name == runtime) else {
+        bail!("{runtime} has no floor");
+    };
+    ensure!(
+        score.precision() >= *precision && score.recall() >= *recall && score.false_parents == 0,
+        "{runtime} is below {precision} / {recall}; {} requests were given a parent; \
+         lost in the kernel: {kernel_lost}",
+        score.false_parents
+    );
+    Ok(())
+}
+
+#[test]
+fn calls_are_linked_to_the_requests_that_made_them_and_to_no_other() -> Result<()> {
+    if let Some(why) = programs::why_not(&["cc", "redis-server"]).or_else(collector::why_not) {
+        println!("skipped: linking on live traffic: {why}");
+        return Ok(());
+    }
+    let mut shop = Shop::start()?;
+    for why in &shop.missing {
+        println!("skipped: linking on live traffic: {why}");
+    }
+    let mut wrong = Vec::new();
+    for level in LEVELS {
+        let runtimes = shop.runtimes();
+        let measured = measure(&mut shop, &runtimes, level)?;
+        for score in &measured.scores {
+            println!("{score}");
+            if let Err(error) = check(score, measured.kernel_lost) {
+                wrong.push(format!("{error:#}\n{score}"));
+            }
+        }
+    }
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
