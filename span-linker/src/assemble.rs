@@ -11,7 +11,7 @@
 //! table of aliases is needed: each entry remembers the id it left with, and
 //! later children take it from there.
 
-use crate::decode::settle;
+use crate::decode::Decoder;
 use crate::window::Window;
 use crate::window::entry::Stage;
 use crate::window::link::{Link, Method, Parent, Reason, Trace};
@@ -29,12 +29,17 @@ pub enum Late {
 /// Decides a span's parent and fixes the trace of it and of all its ancestors.
 ///
 /// `preferred` is taken where the trace would begin with a root of ours.
-pub fn trace_of(window: &mut Window, id: SpanId, preferred: Option<Trace>, floor: f32) -> Trace {
+pub fn trace_of(
+    window: &mut Window,
+    id: SpanId,
+    preferred: Option<Trace>,
+    decoder: &mut Decoder,
+) -> Trace {
     let mut path = Vec::new();
     let walk = window.next_walk();
     let mut current = id;
     let trace = loop {
-        settle(window, current, floor);
+        decoder.settle(window, current);
         if !window.visit_up(current, walk) {
             // Gone from the window, or a ring of parents, which only lying facts
             // make; the ring is cut where the walk closed it.
@@ -67,7 +72,7 @@ pub fn trace_of(window: &mut Window, id: SpanId, preferred: Option<Trace>, floor
                     ..
                 }),
             ) => break wire.trace,
-            (None, Some(Link::None(_)) | None) => {
+            (None, Some(Link::Unsure { .. } | Link::None(_)) | None) => {
                 break preferred.unwrap_or_else(|| Trace::begun_by(current));
             }
         }
@@ -79,7 +84,7 @@ pub fn trace_of(window: &mut Window, id: SpanId, preferred: Option<Trace>, floor
 }
 
 /// Gives a root that has not left yet the caller that turned up after its trace was fixed.
-pub fn find_caller_again(window: &mut Window, server: SpanId, floor: f32) {
+pub fn find_caller_again(window: &mut Window, server: SpanId, decoder: &mut Decoder) {
     let Some(entry) = window.get(server) else {
         return;
     };
@@ -88,7 +93,8 @@ pub fn find_caller_again(window: &mut Window, server: SpanId, floor: f32) {
     else {
         return;
     };
-    if window.get(caller).is_some() && trace_of(window, caller, Some(trace), floor).id == trace.id {
+    if window.get(caller).is_some() && trace_of(window, caller, Some(trace), decoder).id == trace.id
+    {
         let parent = Parent::Span(caller);
         window.set_link(
             server,

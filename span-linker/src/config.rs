@@ -18,6 +18,8 @@ pub struct Config {
     pub max_spans: usize,
     /// A parent less likely than this is not given.
     pub confidence_floor: f64,
+    /// What becomes of a call whose likeliest parent is below the floor.
+    pub below_floor: BelowFloor,
     /// How long an exported span is remembered for the sake of late children.
     #[serde(with = "duration")]
     #[schemars(with = "duration::Text")]
@@ -28,12 +30,23 @@ pub struct Config {
     pub open_limit: Duration,
 }
 
+/// What becomes of a call whose likeliest parent is below the floor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BelowFloor {
+    /// It is a root.
+    Root,
+    /// It is a root with a span link to that parent.
+    Link,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
             decision_wait: Duration::from_secs(2),
             max_spans: 200_000,
             confidence_floor: 0.8,
+            below_floor: BelowFloor::Root,
             remember: Duration::from_mins(1),
             open_limit: Duration::from_mins(10),
         }

@@ -18,13 +18,16 @@
 
 pub mod app;
 pub mod assemble;
+mod clock;
 mod component;
 pub mod config;
 pub mod decode;
+pub mod evaluate;
 pub mod evidence;
 mod openings;
 mod otlp;
 pub mod processor;
+mod sequence;
 mod stats;
 pub mod window;
 

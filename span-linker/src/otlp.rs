@@ -1,7 +1,7 @@
 //! Facts off an OTLP span, the decision onto it.
 
 use crate::window::entry::{Entry, Side};
-use crate::window::link::{Link, Parent, Trace};
+use crate::window::link::{Link, Method, Parent, Reason, Trace};
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as AnyValue;
 use opentelemetry_proto::tonic::resource::v1::Resource;
@@ -13,6 +13,7 @@ use span_model::{
     TraceId, Value, semconv,
 };
 use std::borrow::Cow;
+use std::hash::{BuildHasher, Hash, Hasher};
 
 /// Why a span has no parent; beside `deeptrace.link.method` = `none`.
 const REASON: &str = "deeptrace.link.reason";
@@ -111,10 +112,55 @@ pub fn take_entry(span: &mut Span, id: SpanId, process: ProcessKey) -> Entry {
         }
         !is_fact
     });
+    let kind = kind(span);
     let mut entry = Entry::new(id, side(span), process, span.start_time_unix_nano, facts);
     entry.end_ns = Some(span.end_time_unix_nano.max(span.start_time_unix_nano));
     entry.incomplete = incomplete;
+    entry.kind = kind;
     entry
+}
+
+/// Attributes that tell what a request asks for, beside the span's name.
+const KIND_ATTRIBUTES: [&str; 4] = [
+    semconv::SERVER_ADDRESS,
+    semconv::SERVER_PORT,
+    semconv::URL_FULL,
+    semconv::URL_PATH,
+];
+
+/// A hash of what a span does and whom it asks: the same for spans that do the same.
+fn kind(span: &Span) -> u32 {
+    let mut hasher = foldhash::fast::FixedState::default().build_hasher();
+    span.name.hash(&mut hasher);
+    for attribute in &span.attributes {
+        if !KIND_ATTRIBUTES.contains(&attribute.key.as_str()) {
+            continue;
+        }
+        match any_value(attribute) {
+            Some(AnyValue::StringValue(text)) if attribute.key.starts_with("url.") => {
+                words(text).for_each(|word| word.hash(&mut hasher));
+            }
+            Some(AnyValue::StringValue(text)) => text.hash(&mut hasher),
+            Some(AnyValue::IntValue(number)) => number.hash(&mut hasher),
+            _ => {}
+        }
+    }
+    let hash = hasher.finish();
+    u32::try_from(hash >> 32).unwrap_or(0).max(1)
+}
+
+/// The first segments of a URL's path; those with digits are ids, more often than not.
+fn words(url: &str) -> impl Iterator<Item = &str> {
+    let after_scheme = url
+        .split_once("://")
+        .and_then(|(_, rest)| rest.split_once('/'));
+    let path = after_scheme.map_or(url, |(_, path)| path);
+    let path = path.split(['?', '#']).next().unwrap_or_default();
+    let segments = path
+        .split('/')
+        .filter(|segment| !segment.is_empty())
+        .take(3);
+    segments.filter(|segment| !segment.bytes().any(|byte| byte.is_ascii_digit()))
 }
 
 fn read_fact(facts: &mut LinkFacts, attribute: &KeyValue) {
@@ -151,7 +197,7 @@ pub fn write_link(span: &mut Span, side: Side, link: Link, trace: Trace) {
             parent: Parent::Wire(wire),
             ..
         } => wire.span,
-        Link::None(_) => None,
+        Link::Unsure { .. } | Link::None(_) => None,
     };
     span.trace_id = trace.id.as_bytes().to_vec();
     span.parent_span_id = parent.map(|id| id.as_bytes().to_vec()).unwrap_or_default();
@@ -163,12 +209,11 @@ pub fn write_link(span: &mut Span, side: Side, link: Link, trace: Trace) {
             method, confidence, ..
         } => {
             put(span, METHOD, method.name().into());
-            // Rounded, so that 0.9 does not leave as 0.8999999761581421.
-            put(
-                span,
-                CONFIDENCE,
-                Value::Double((f64::from(confidence) * 1000.0).round() / 1000.0),
-            );
+            put(span, CONFIDENCE, rounded(confidence));
+        }
+        Link::Unsure { .. } => {
+            put(span, METHOD, "none".into());
+            put(span, REASON, Reason::BelowFloor.name().into());
         }
         Link::None(reason) => {
             put(span, METHOD, "none".into());
@@ -194,6 +239,27 @@ pub fn write_span_link(span: &mut Span, callee: SpanId, trace: Trace) {
         flags: trace_flags(trace) | FLAG_HAS_IS_REMOTE | FLAG_IS_REMOTE,
         ..SpanLink::default()
     });
+}
+
+/// Points from a call to the request that it may belong to, below the floor.
+pub fn write_unsure(span: &mut Span, request: SpanId, trace: Trace, confidence: f32) {
+    let attributes = [
+        (METHOD, Value::from(Method::Timing.name())),
+        (CONFIDENCE, rounded(confidence)),
+    ];
+    let attributes = attributes.map(|(key, value)| key_value((Cow::Borrowed(key), value)));
+    span.links.push(SpanLink {
+        trace_id: trace.id.as_bytes().to_vec(),
+        span_id: request.as_bytes().to_vec(),
+        flags: trace_flags(trace) | FLAG_HAS_IS_REMOTE,
+        attributes: attributes.into(),
+        ..SpanLink::default()
+    });
+}
+
+/// So that 0.9 does not leave as 0.8999999761581421.
+fn rounded(confidence: f32) -> Value {
+    Value::Double((f64::from(confidence) * 1000.0).round() / 1000.0)
 }
 
 fn trace_flags(trace: Trace) -> u32 {

@@ -9,7 +9,8 @@
 //! decided in the order in which it ended.
 
 use crate::assemble::{Late, find_caller_again, late, trace_of};
-use crate::config::Config;
+use crate::config::{BelowFloor, Config};
+use crate::decode::Decoder;
 use crate::otlp;
 use crate::stats::Stats;
 use crate::window::entry::{Entry, Moment, Side, Stage};
@@ -33,7 +34,7 @@ const MAX_ENVELOPES: usize = 4096;
 #[derive(Debug)]
 pub struct SpanLinker {
     config: Config,
-    floor: f32,
+    decoder: Decoder,
     window: Window,
     held: FastMap<SpanId, Box<Held>>,
     /// Held spans in the order of their arrival.
@@ -69,9 +70,10 @@ impl SpanLinker {
             reason = "a confidence needs three digits"
         )]
         let floor = config.confidence_floor as f32;
+        let decoder = Decoder::new(floor, config.decision_wait);
         Self {
             config,
-            floor,
+            decoder,
             window: Window::default(),
             held: FastMap::default(),
             waiting: VecDeque::new(),
@@ -332,13 +334,24 @@ impl SpanLinker {
             return;
         };
         let Held { envelope, mut span } = *held;
-        find_caller_again(&mut self.window, id, self.floor);
+        find_caller_again(&mut self.window, id, &mut self.decoder);
         let preferred = self.window.callee(id).and_then(|callee| callee.trace);
-        let trace = trace_of(&mut self.window, id, preferred, self.floor);
+        let trace = trace_of(&mut self.window, id, preferred, &mut self.decoder);
         if let Some(entry) = self.window.get(id) {
             let link = entry.link.unwrap_or(Link::None(Reason::NoEvidence));
             otlp::write_link(&mut span, entry.side, link, trace);
             count(&mut self.stats, link);
+            if let Link::Unsure {
+                request,
+                confidence,
+            } = link
+                && self.config.below_floor == BelowFloor::Link
+            {
+                // Its trace is not fixed for the sake of a doubt.
+                let known = self.window.get(request).and_then(|request| request.trace);
+                let theirs = known.unwrap_or_else(|| Trace::begun_by(request));
+                otlp::write_unsure(&mut span, request, theirs, confidence);
+            }
             if entry.side == Side::Egress {
                 self.stats
                     .count_late(write_callee(&self.window, id, trace, &mut span));
@@ -353,6 +366,7 @@ impl SpanLinker {
 fn count(stats: &mut Stats, link: Link) {
     match link {
         Link::To { method, .. } => stats.count_linked(method),
+        Link::Unsure { .. } => stats.count_unlinked(Reason::BelowFloor),
         Link::None(reason) => stats.count_unlinked(reason),
     }
 }

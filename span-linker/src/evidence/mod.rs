@@ -23,8 +23,6 @@ mod thread_order;
 mod tokens;
 mod trace_context;
 
-pub use thread_order::consulted;
-
 use crate::window::Window;
 use crate::window::entry::{Entry, Side};
 use crate::window::link::Trace;

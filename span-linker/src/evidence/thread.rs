@@ -55,12 +55,12 @@ fn is_contradicted(window: &Window, request: &Entry, child: &Entry) -> bool {
                 parent: Parent::Span(parent),
                 ..
             }) => parent != request.id,
-            Some(Link::None(_)) => true,
+            // Undecided: it was left to `sequence`, so no rung before could tell.
+            Some(Link::Unsure { .. } | Link::None(_)) | None => true,
             Some(Link::To {
                 parent: Parent::Wire(_),
                 ..
-            })
-            | None => false,
+            }) => false,
         },
         Side::Foreign => false,
     })

@@ -72,25 +72,6 @@ fn may_have_waited(window: &Window, child: &Entry) -> bool {
     child.facts.freed && open.take(2).count() > 1
 }
 
-/// Spans whose own parents must be decided before this one's: those it may get its parent from.
-pub fn consulted(window: &Window, child: &Entry) -> Vec<SpanId> {
-    if child.side != Side::Egress {
-        return Vec::new();
-    }
-    let facts = &child.facts;
-    let reads = [facts.connected_after, facts.after].into_iter().flatten();
-    let reads = reads.filter_map(|id| window.get(id));
-    let reads = reads.flat_map(|read| {
-        window
-            .read_together(read)
-            .unwrap_or_default()
-            .iter()
-            .copied()
-            .chain([read.id])
-    });
-    reads.filter(|id| *id != child.id).collect()
-}
-
 /// The request was read, and as far as known answered, by the thread that made the call.
 pub fn stays_on_thread(request: &Entry, child: &Entry) -> bool {
     let same =

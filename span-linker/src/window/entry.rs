@@ -52,6 +52,8 @@ pub struct Entry {
     pub start_ns: u64,
     /// Last byte of the response; none while open.
     pub end_ns: Option<u64>,
+    /// What it asked for, and whom: equal for spans that do the same; 0 while unknown.
+    pub kind: u32,
     /// What was observed.
     pub facts: LinkFacts,
     /// Its parent, once decided; it does not change after a span that depends on it has left,
@@ -62,8 +64,6 @@ pub struct Entry {
     /// When it came into its stage.
     pub since: Moment,
     /// The last walk that came by; see `Window::next_walk`.
-    pub walked_back: u32,
-    /// The same for walks of the other kind, which interleave with the first.
     pub walked_up: u32,
 }
 
@@ -91,11 +91,11 @@ impl Entry {
             process,
             start_ns,
             end_ns: None,
+            kind: 0,
             facts,
             link: None,
             trace: None,
             since: Moment(0),
-            walked_back: 0,
             walked_up: 0,
         }
     }

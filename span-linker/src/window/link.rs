@@ -54,6 +54,13 @@ pub enum Link {
         /// How sure that is, 0 to 1.
         confidence: f32,
     },
+    /// It has none, but this request of its process may be it; below the floor.
+    Unsure {
+        /// Which.
+        request: SpanId,
+        /// How likely that is, 0 to 1.
+        confidence: f32,
+    },
     /// It has none.
     None(Reason),
 }
@@ -120,11 +127,13 @@ pub enum Method {
     Thread,
     /// The one request being served.
     OnlyOpen,
+    /// What the process's requests usually do next, and when.
+    Timing,
 }
 
 impl Method {
     /// All of them, in the order of their discriminants.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::TcpStream,
         Self::TraceContext,
         Self::Headers,
@@ -132,6 +141,7 @@ impl Method {
         Self::ThreadOrder,
         Self::Thread,
         Self::OnlyOpen,
+        Self::Timing,
     ];
 
     /// The attribute's value.
@@ -144,6 +154,7 @@ impl Method {
             Self::ThreadOrder => "thread_order",
             Self::Thread => "thread",
             Self::OnlyOpen => "only_open",
+            Self::Timing => "timing",
         }
     }
 }

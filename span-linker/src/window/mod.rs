@@ -51,6 +51,7 @@ pub struct Window {
 enum Line {
     Process(ProcessKey),
     Thread(ProcessKey, u32),
+    Calls(ProcessKey),
 }
 
 /// What became of a span that was put in.
@@ -220,12 +221,6 @@ impl Window {
         self.walk
     }
 
-    /// Marks a span on a walk from call to earlier call; false if it was marked already.
-    pub fn visit_back(&mut self, id: SpanId, walk: u32) -> bool {
-        self.get_mut(id)
-            .is_some_and(|entry| std::mem::replace(&mut entry.walked_back, walk) != walk)
-    }
-
     /// Marks a span on a walk from child to parent; false if it was marked already.
     pub fn visit_up(&mut self, id: SpanId, walk: u32) -> bool {
         self.get_mut(id)
@@ -314,6 +309,33 @@ impl Window {
         self.open_on(Line::Process(process), time_ns)
     }
 
+    /// Requests that a process began to serve in a stretch of time, in that order.
+    pub fn requests_begun_in(
+        &self,
+        process: ProcessKey,
+        from_ns: u64,
+        until_ns: u64,
+    ) -> impl Iterator<Item = &Entry> {
+        self.begun_on(Line::Process(process), from_ns, until_ns)
+    }
+
+    /// Calls that a process began in a stretch of time, in that order.
+    pub fn calls_begun_in(
+        &self,
+        process: ProcessKey,
+        from_ns: u64,
+        until_ns: u64,
+    ) -> impl Iterator<Item = &Entry> {
+        self.begun_on(Line::Calls(process), from_ns, until_ns)
+    }
+
+    fn begun_on(&self, line: Line, from_ns: u64, until_ns: u64) -> impl Iterator<Item = &Entry> {
+        let timeline = self.timelines.get(&line).into_iter();
+        timeline
+            .flat_map(move |timeline| timeline.begun_in(from_ns, until_ns))
+            .filter_map(|id| self.get(id))
+    }
+
     /// Requests that one thread had read and that were unanswered at a time.
     pub fn open_on_thread(
         &self,
@@ -359,16 +381,16 @@ impl Window {
         for key in self.posting_keys(&entry) {
             self.postings.insert(key, id);
         }
-        if entry.side == Side::Ingress {
-            for line in lines(&entry) {
-                self.timelines
-                    .entry(line)
-                    .or_default()
-                    .insert(id, entry.start_ns, entry.end_ns);
-            }
-            if let Some(caller) = entry.facts.caller {
-                self.callees.insert(caller, id);
-            }
+        for line in lines(&entry) {
+            self.timelines
+                .entry(line)
+                .or_default()
+                .insert(id, entry.start_ns, entry.end_ns);
+        }
+        if entry.side == Side::Ingress
+            && let Some(caller) = entry.facts.caller
+        {
+            self.callees.insert(caller, id);
         }
         self.processes.enter(entry.process, entry.since);
         let slot = self.free.pop().unwrap_or_else(|| {
@@ -388,15 +410,14 @@ impl Window {
         for key in self.posting_keys(&entry) {
             self.postings.remove(key, id);
         }
-        if entry.side == Side::Ingress {
-            for line in lines(&entry) {
-                self.cut(line, &entry);
-            }
-            if let Some(caller) = entry.facts.caller
-                && self.callees.get(&caller) == Some(&id)
-            {
-                self.callees.remove(&caller);
-            }
+        for line in lines(&entry) {
+            self.cut(line, &entry);
+        }
+        if entry.side == Side::Ingress
+            && let Some(caller) = entry.facts.caller
+            && self.callees.get(&caller) == Some(&id)
+        {
+            self.callees.remove(&caller);
         }
         self.processes.leave(entry.process);
         Some(entry)
@@ -451,8 +472,15 @@ fn is_current(
 
 fn lines(entry: &Entry) -> impl Iterator<Item = Line> + use<> {
     let (process, tid) = (entry.process, entry.facts.request_tid);
-    let thread = (tid != 0).then_some(Line::Thread(process, tid));
-    std::iter::once(Line::Process(process)).chain(thread)
+    let (whole, thread) = match entry.side {
+        Side::Ingress => (
+            Some(Line::Process(process)),
+            (tid != 0).then_some(Line::Thread(process, tid)),
+        ),
+        Side::Egress => (Some(Line::Calls(process)), None),
+        Side::Foreign => (None, None),
+    };
+    whole.into_iter().chain(thread)
 }
 
 #[cfg(test)]

@@ -108,6 +108,17 @@ impl Timeline {
             .map(|interval| interval.id)
     }
 
+    /// Those that began at or after one time and before another, in that order.
+    pub fn begun_in(&self, from_ns: u64, until_ns: u64) -> impl Iterator<Item = SpanId> + '_ {
+        let first = from_ns >> BUCKET_BITS;
+        let last = (until_ns >> BUCKET_BITS).max(first);
+        self.buckets
+            .range(first..=last)
+            .flat_map(|(_, bucket)| &bucket.intervals)
+            .filter(move |i| i.end_ns != 0 && i.start_ns >= from_ns && i.start_ns < until_ns)
+            .map(|interval| interval.id)
+    }
+
     /// Nothing is in it.
     pub fn is_empty(&self) -> bool {
         self.buckets.is_empty()

@@ -222,13 +222,14 @@ fn request_ids_that_apps_send_on_link_every_call_at_any_load() {
 }
 
 #[test]
-fn go_threads_alone_give_no_wrong_parents() {
-    // Threads are not believed; what is left at the real load are requests that were alone.
-    for (factor, at_least) in [(1, 40), (5, 0), (20, 0)] {
+fn go_threads_alone_give_few_wrong_parents() {
+    // Threads are not believed by themselves; with timing they tell most calls of three seconds.
+    for (factor, at_least) in [(1, 400), (5, 0), (20, 0)] {
         let Some((score, _)) = run(factor, false, Config::default()) else {
             return;
         };
-        assert!(score.wrong == 0 && score.right >= at_least, "{score:?}");
+        let precision = ratio(score.right, score.right + score.wrong);
+        assert!(precision >= 0.9 && score.right >= at_least, "{score:?}");
     }
 }
 
@@ -244,7 +245,11 @@ fn the_only_open_request_is_the_right_one_on_this_capture() {
     ) else {
         return;
     };
-    assert!(score.wrong == 0 && score.right >= 45, "{score:?}");
+    let only = score.by_method.get("only_open").copied();
+    assert!(
+        only.is_some_and(|(right, wrong)| wrong == 0 && right >= 45),
+        "{score:?}"
+    );
 }
 
 #[test]

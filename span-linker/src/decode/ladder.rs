@@ -1,4 +1,4 @@
-//! Chooses a span's parent from the evidence.
+//! Chooses a span's parent from the evidence about that span alone.
 //!
 //! Exact rungs go first and settle it. Thread rungs count only in processes
 //! where they have proven right; two that agree are surer than one, two that
@@ -8,7 +8,7 @@
 //! Every decision also measures: where an exact rung knows the parent, the
 //! others are graded by it, whether they were trusted or not.
 
-use crate::evidence::{Claim, RUNGS, consulted, wire_context};
+use crate::evidence::{Claim, RUNGS, wire_context};
 use crate::window::entry::{Entry, Side, Stage};
 use crate::window::link::{Link, Method, Parent, Reason};
 use crate::window::{Trust, Window};
@@ -24,51 +24,12 @@ const DISPUTED: f32 = 0.5;
 const CONFIRMED_ONLY_OPEN: f32 = 0.9;
 /// The only request being served, in a process that is often idle and makes no calls then.
 const LONE_ONLY_OPEN: f32 = 0.85;
-/// How far back a chain of undecided calls is followed to the request they belong to.
-const MAX_CHAIN: usize = 4096;
-
-/// Decides a span's parent, and first those of the spans that it gets its parent from.
-///
-/// A decision stands, so the chain is walked once: each of a request's calls
-/// finds the one before it decided.
-pub fn settle(window: &mut Window, id: SpanId, floor: f32) {
-    let walk = window.next_walk();
-    window.visit_back(id, walk);
-    let mut chain = vec![id];
-    while let Some(&top) = chain.last() {
-        let next = if chain.len() < MAX_CHAIN {
-            undecided_before(window, top, walk)
-        } else {
-            None
-        };
-        if let Some(next) = next {
-            chain.push(next);
-            continue;
-        }
-        chain.pop();
-        decide(window, top, floor);
-    }
-}
-
-/// A span that `id` gets its parent from, undecided and not yet on this walk.
-fn undecided_before(window: &mut Window, id: SpanId, walk: u32) -> Option<SpanId> {
+/// Decides a span's parent by the rungs that look at one span. Gives what they say if that is
+/// not enough: `None` if the span is decided.
+pub fn climb(window: &mut Window, id: SpanId, floor: f32) -> Option<Reason> {
     let entry = window.get(id)?;
-    if entry.link.is_some() {
-        return None;
-    }
-    let consulted = consulted(window, entry);
-    consulted.into_iter().find(|read| {
-        let undecided = window
-            .get(*read)
-            .is_some_and(|e| e.side == Side::Egress && e.link.is_none());
-        undecided && window.visit_back(*read, walk)
-    })
-}
-
-fn decide(window: &mut Window, id: SpanId, floor: f32) {
-    let Some(entry) = window.get(id) else { return };
     if entry.link.is_some() || entry.side == Side::Foreign {
-        return;
+        return None;
     }
     let claims = Claims::gather(window, entry);
     let process = entry.process;
@@ -76,7 +37,17 @@ fn decide(window: &mut Window, id: SpanId, floor: f32) {
     let link = choose(window, entry, &claims, trust, floor);
     let grades = grades(window, entry, &claims);
     learn(window, process, &grades);
+    if let Link::None(reason) = link {
+        return Some(reason);
+    }
     window.set_link(id, link);
+    None
+}
+
+/// The parent that an exact rung names for a call that is not to be decided yet.
+pub fn exact_parent(window: &Window, entry: &Entry) -> Option<Parent> {
+    let (_, claim) = Claims::gather(window, entry).exact()?;
+    Some(claim.parent)
 }
 
 /// What each rung says of one span.

@@ -1,0 +1,67 @@
+//! Chooses parents from the evidence.
+//!
+//! ```text
+//! ladder    one span at a time: exact rungs, threads, the only open request
+//! stretch   what they leave open, all calls of a process and a stretch of time together
+//! ```
+//! Calls are decided in stretches of the process's time, in the order in which they began,
+//! so that each finds those before it decided and the order of arrival does not matter.
+
+mod ladder;
+mod stretch;
+
+use crate::sequence::Sequences;
+use crate::window::Window;
+use crate::window::entry::Side;
+use crate::window::link::Link;
+use span_model::SpanId;
+use std::time::Duration;
+
+/// What decides.
+#[derive(Debug)]
+pub struct Decoder {
+    /// A parent less likely than this is not given.
+    floor: f32,
+    /// Length of a stretch, and how far beyond its end is looked.
+    stretch_ns: u64,
+    look_ns: u64,
+    sequences: Sequences,
+}
+
+impl Decoder {
+    /// A decoder that has learned nothing; it decides spans that have waited for `wait`.
+    pub fn new(floor: f32, wait: Duration) -> Self {
+        let wait_ns = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
+        Self {
+            floor,
+            // Both together leave a third of the wait to spans that are late.
+            stretch_ns: (wait_ns / 8).max(MIN_STRETCH_NS),
+            look_ns: wait_ns / 2,
+            sequences: Sequences::default(),
+        }
+    }
+
+    /// Decides a span's parent, and those of all calls that its process began before.
+    pub fn settle(&mut self, window: &mut Window, id: SpanId) {
+        let Some(entry) = window.get(id) else { return };
+        if entry.link.is_some() {
+            return;
+        }
+        if entry.side == Side::Egress {
+            let (process, start_ns) = (entry.process, entry.start_ns);
+            self.decide_until(window, process, start_ns);
+        }
+        // A server span, or a call that came too late for its stretch.
+        if let Some(reason) = ladder::climb(window, id, self.floor) {
+            window.set_link(id, Link::None(reason));
+        }
+    }
+
+    /// What was learned of sequences.
+    pub fn sequences(&self) -> &Sequences {
+        &self.sequences
+    }
+}
+
+/// Stretches are at least this long, whatever the wait: 10 ms.
+const MIN_STRETCH_NS: u64 = 10_000_000;
