@@ -311,6 +311,7 @@ impl SpanLinker {
     }
 
     fn release(&mut self, count: usize, leaving: &mut Leaving) {
+        self.window.measure_returns();
         let count = count.min(self.waiting.len());
         let window = &self.window;
         let key = |id: SpanId| {

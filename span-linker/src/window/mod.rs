@@ -43,6 +43,8 @@ pub struct Window {
     /// Open and exported entries, oldest first; waiting ones are the processor's.
     open: Queue,
     exported: Queue,
+    /// Ended requests that came in since returns were measured.
+    unmeasured: Vec<SpanId>,
     walk: u32,
 }
 
@@ -144,20 +146,34 @@ impl Window {
     }
 
     fn measure(&mut self, request: &Entry) {
-        let returned = self.leads_back(request);
-        let tid = request.facts.response_tid;
-        let end_ns = request.end_ns.unwrap_or(request.start_ns);
-        let mut others = self.open_on_thread(request.process, tid, end_ns);
-        let rivals = returned.is_some() && others.any(|id| id != request.id);
-        drop(others);
-        let trust = &mut self.processes.entry(request.process).trust;
-        trust.saw_request(request.start_ns, end_ns);
-        if let Some(leads_back) = returned {
-            trust.saw_return(leads_back, rivals);
+        if request.facts.after.is_some() {
+            self.unmeasured.push(request.id);
         }
+        let trust = &mut self.processes.entry(request.process).trust;
+        trust.saw_request(request.start_ns, request.end_ns.unwrap_or(request.start_ns));
         let tids = (request.facts.request_tid, request.facts.response_tid);
         if tids.0 != 0 && tids.1 != 0 {
             trust.saw_threads(tids.0 == tids.1);
+        }
+    }
+
+    /// Measures whether the responses of requests that have come in lead back to them; called
+    /// when what came in with them is there too.
+    pub fn measure_returns(&mut self) {
+        for id in std::mem::take(&mut self.unmeasured) {
+            let Some(request) = self.get(id) else {
+                continue;
+            };
+            let Some(leads_back) = self.leads_back(request) else {
+                continue;
+            };
+            let (process, tid) = (request.process, request.facts.response_tid);
+            let end_ns = request.end_ns.unwrap_or(request.start_ns);
+            let mut open = self.open_on_thread(process, tid, end_ns);
+            let rivals = open.any(|other| other != id);
+            drop(open);
+            let trust = &mut self.processes.entry(process).trust;
+            trust.saw_return(leads_back, rivals);
         }
     }
 
