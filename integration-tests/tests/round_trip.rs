@@ -11,7 +11,7 @@ use integration_tests::compile::{home, target_dir};
 use integration_tests::sandbox::{Output, Sandbox, free_ports, uninterrupted};
 use serde_json::Value;
 
-const END_LIMIT: Duration = Duration::from_secs(60);
+const END_LIMIT: Duration = Duration::from_mins(1);
 
 fn why_not() -> Option<String> {
     let program = target_dir().join("release/deeptrace-collector");

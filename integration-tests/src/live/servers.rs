@@ -113,7 +113,7 @@ pub struct Shop {
     servers: Vec<Server>,
     /// Why the others are missing.
     pub missing: Vec<String>,
-    shop: Ports,
+    ports: Ports,
     log: LeafLog,
     monitor: Monitor,
     /// The next request's number: none comes twice.
@@ -172,7 +172,7 @@ impl Shop {
         Ok(Self {
             servers,
             missing,
-            shop,
+            ports: shop,
             log: LeafLog { path, read: 0 },
             monitor: Monitor::start(redis)?,
             next: 1,
@@ -192,7 +192,7 @@ impl Shop {
     /// Every port that somebody listens on.
     pub(super) fn ports(&self) -> Vec<u16> {
         let servers = self.servers.iter().map(|server| server.port);
-        servers.chain(self.shop.all()).collect()
+        servers.chain(self.ports.all()).collect()
     }
 
     pub(super) fn server(&self, runtime: &str) -> Result<Server> {
@@ -222,7 +222,9 @@ impl Shop {
             awaited = awaited
                 .checked_sub(came.len())
                 .context("more calls than requests cause")?;
-            came.into_iter().for_each(|came| truth.add(came));
+            for came in came {
+                truth.add(came);
+            }
             if awaited == 0 {
                 return Ok(());
             }

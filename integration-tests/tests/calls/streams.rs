@@ -259,12 +259,7 @@ fn writers_that_race_on_one_socket_are_placed_right_or_visibly_not() -> Result<(
         }
         Ok(())
     })?;
-    let (mut truth, mut at) = (HashMap::new(), 0);
-    while at < stream.len() {
-        let key = raced_key(&stream[at..])?;
-        truth.insert(key, at as u64);
-        at += RACED_HEAD + raced_filling(key.0, key.1);
-    }
+    let truth = raced_places(&stream)?;
     watch.look();
     ensure!(
         watch.losses().iter().all(|(name, _)| *name == "unstable"),
@@ -299,6 +294,17 @@ fn writers_that_race_on_one_socket_are_placed_right_or_visibly_not() -> Result<(
         "{silent} messages are wrong where the claims fit"
     );
     Ok(())
+}
+
+/// Where each message came to lie in the stream.
+fn raced_places(stream: &[u8]) -> Result<HashMap<(u8, u32), u64>> {
+    let (mut places, mut at) = (HashMap::new(), 0);
+    while at < stream.len() {
+        let key = raced_key(&stream[at..])?;
+        places.insert(key, at as u64);
+        at += RACED_HEAD + raced_filling(key.0, key.1);
+    }
+    Ok(places)
 }
 
 /// The claims where gaps and overlaps show: from the first that does not begin where those before

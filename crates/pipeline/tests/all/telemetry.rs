@@ -73,16 +73,18 @@ fn check_resource(resource: Option<&Resource>) {
 async fn own_metrics_and_spans_are_sent_over_otlp() {
     for (protocol, grpc) in [("http/protobuf", false), ("grpc", true)] {
         let backend = Peer::http(vec![ok(false)]).await;
-        let own = match grpc {
-            true => Peer::grpc(vec![ok(true)]).await,
-            false => Peer::http(vec![ok(false)]).await,
+        let own = if grpc {
+            Peer::grpc(vec![ok(true)]).await
+        } else {
+            Peer::http(vec![ok(false)]).await
         };
-        let (metrics_path, spans_path) = match grpc {
-            true => (
+        let (metrics_path, spans_path) = if grpc {
+            (
                 "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
                 "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
-            ),
-            false => ("/v1/metrics", "/v1/traces"),
+            )
+        } else {
+            ("/v1/metrics", "/v1/traces")
         };
         let metrics = Metrics::default();
         let service = service(&yaml(backend.port, own.port, protocol), &metrics);
