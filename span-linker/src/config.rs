@@ -20,6 +20,8 @@ pub struct Config {
     pub confidence_floor: f64,
     /// What becomes of a call whose likeliest parent is below the floor.
     pub below_floor: BelowFloor,
+    /// Parents are also told by timing and sequence, where nothing surer tells: experimental.
+    pub timing: bool,
     /// How long an exported span is remembered for the sake of late children.
     #[serde(with = "duration")]
     #[schemars(with = "duration::Text")]
@@ -47,6 +49,7 @@ impl Default for Config {
             max_spans: 200_000,
             confidence_floor: 0.8,
             below_floor: BelowFloor::Root,
+            timing: false,
             remember: Duration::from_mins(1),
             open_limit: Duration::from_mins(10),
         }

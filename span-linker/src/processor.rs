@@ -70,7 +70,7 @@ impl SpanLinker {
             reason = "a confidence needs three digits"
         )]
         let floor = config.confidence_floor as f32;
-        let decoder = Decoder::new(floor, config.decision_wait);
+        let decoder = Decoder::new(floor, config.timing, config.decision_wait);
         Self {
             config,
             decoder,

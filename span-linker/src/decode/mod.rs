@@ -22,6 +22,8 @@ use std::time::Duration;
 pub struct Decoder {
     /// A parent less likely than this is not given.
     floor: f32,
+    /// Whether what the ladder leaves open goes to `sequence`.
+    timing: bool,
     /// Length of a stretch, and how far beyond its end is looked.
     stretch_ns: u64,
     look_ns: u64,
@@ -30,10 +32,11 @@ pub struct Decoder {
 
 impl Decoder {
     /// A decoder that has learned nothing; it decides spans that have waited for `wait`.
-    pub fn new(floor: f32, wait: Duration) -> Self {
+    pub fn new(floor: f32, timing: bool, wait: Duration) -> Self {
         let wait_ns = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
         Self {
             floor,
+            timing,
             // Both together leave a third of the wait to spans that are late.
             stretch_ns: (wait_ns / 8).max(MIN_STRETCH_NS),
             look_ns: wait_ns / 2,

@@ -57,6 +57,13 @@ impl Decoder {
             }
         }
         let process = self.sequences.process(key);
+        if !self.timing {
+            for (id, reason) in left {
+                window.set_link(id, Link::None(reason));
+            }
+            process.skip(until);
+            return;
+        }
         if !process.wants(left.len(), from / self.stretch_ns) {
             process.skip(until);
             return;

@@ -48,6 +48,7 @@ impl Feed {
     pub fn new(floor: f64, wait: Duration) -> Self {
         Self {
             linker: SpanLinker::new(Config {
+                timing: true,
                 max_spans: 4_000_000,
                 confidence_floor: floor,
                 decision_wait: wait,

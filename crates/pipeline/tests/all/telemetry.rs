@@ -143,7 +143,7 @@ fn targets_that_cannot_work_are_refused() {
             "https://127.0.0.1:",
             "TLS is not built in here",
         ),
-        ("grpc", "udp", "unknown"),
+        ("grpc", "udp", "is not one of"),
         ("name: x-tenant", "name: 'x tenant'", "is no header"),
         ("interval: 100", "interval: 0", "must be above 0"),
         (

@@ -24,8 +24,9 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tonic::metadata::{AsciiMetadataKey, MetadataMap};
 
-/// How often metrics that are new are looked for.
-const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// Longest and shortest time between two looks for metrics that are new.
+const LONGEST_LOOK: Duration = Duration::from_secs(5);
+const SHORTEST_LOOK: Duration = Duration::from_millis(50);
 const SCOPE: &str = "deeptrace";
 
 /// What is configured to be sent, and as whom.
@@ -79,7 +80,11 @@ impl Push {
                 builder = builder.with_reader(reader);
             }
             let provider = builder.build();
-            push.look = Some(tokio::spawn(mirror(provider.meter(SCOPE), metrics.clone())));
+            let intervals = wanted.metrics.iter().map(|push| push.interval / 2);
+            let interval = intervals.min().unwrap_or(LONGEST_LOOK);
+            let interval = interval.clamp(SHORTEST_LOOK, LONGEST_LOOK);
+            let mirror = mirror(provider.meter(SCOPE), metrics.clone(), interval);
+            push.look = Some(tokio::spawn(mirror));
             push.meters = Some(provider);
         }
         if !wanted.spans.is_empty() {
@@ -186,7 +191,7 @@ fn metadata(target: &OtlpTarget) -> Result<MetadataMap, BoxError> {
 
 /// Makes an instrument of every metric, as they come up. Of histograms only sum and count are
 /// sent: the SDK can observe no others from outside.
-async fn mirror(meter: Meter, metrics: Metrics) {
+async fn mirror(meter: Meter, metrics: Metrics, interval: Duration) {
     let mut known = BTreeSet::new();
     loop {
         for metric in metrics.all() {
@@ -209,7 +214,7 @@ async fn mirror(meter: Meter, metrics: Metrics) {
                 }
             }
         }
-        tokio::time::sleep(LOOK_INTERVAL).await;
+        tokio::time::sleep(interval).await;
     }
 }
 
