@@ -68,7 +68,7 @@ impl<'a> Jaeger<'a> {
     /// Every trace of a service between these times (RFC 3339), once it has so many spans in all.
     pub fn traces(&self, service: &str, count: usize, limit: Duration) -> Result<Vec<Span>> {
         let query = format!(
-            "query.service_name={service}&query.search_depth=1000\
+            "query.service_name={service}&query.num_traces=1000\
              &query.start_time_min=2020-01-01T00:00:00Z&query.start_time_max=2100-01-01T00:00:00Z"
         );
         let deadline = Instant::now() + limit;

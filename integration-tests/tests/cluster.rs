@@ -139,7 +139,7 @@ fn requests_across_two_hosts_are_whole_traces_in_two_backends() -> Result<()> {
     demo.stop()?;
     let count = truths.values().map(|truth| truth.count().spans(true)).sum();
     let spans = jaeger.traces("nginx", count, ARRIVAL_LIMIT)?;
-    let said = || agents.each_ref().map(Process::logged).join("\n") + &linker_log(&linker);
+    let said = || agents.each_ref().map(Process::logged).join("\n") + &linker.logged();
     check_traces(&spans, &truths).with_context(said)?;
     check_readable(&spans)?;
     check_dependencies(&jaeger)?;
@@ -150,16 +150,16 @@ fn requests_across_two_hosts_are_whole_traces_in_two_backends() -> Result<()> {
     Ok(())
 }
 
-fn linker_log(linker: &Process) -> String {
-    linker.logged()
-}
-
+/// Jaeger has the usual ports on the router.
 fn start_linker(sandbox: &Sandbox, network: &Network) -> Result<Process> {
     let over = format!(
-        "receivers:\n  otlp:\n    protocols:\n      grpc:\n        endpoint: {}:{LINKER_PORT}\n\
+        "receivers:\n  otlp:\n    protocols:\n      grpc:\n        endpoint: {}:{LINKER_PORT}\n      \
+         http:\n        endpoint: 127.0.0.1:0\n\
          exporters:\n  otlp_grpc:\n    endpoint: 127.0.0.1:{}\n  otlp_http:\n    \
          endpoint: http://127.0.0.1:{}\n\
-         service:\n  pipelines:\n    traces:\n      exporters: [otlp_grpc, otlp_http]\n",
+         extensions:\n  health_check:\n    endpoint: localhost:23133\n\
+         service:\n  telemetry:\n    metrics:\n      level: none\n  \
+         pipelines:\n    traces:\n      exporters: [otlp_grpc, otlp_http]\n",
         network.router.address,
         Jaeger::GRPC_PORT,
         ROTEL_PORTS[1],
