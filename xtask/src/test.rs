@@ -67,7 +67,15 @@ pub fn run(options: &Options, interrupt: &Interrupt) -> Result<()> {
         println!("test: integration tests");
         let mut build = cargo();
         run::run(
-            build.args(["build", "-q", "--release", "-p", "collector"]),
+            build.args([
+                "build",
+                "-q",
+                "--release",
+                "-p",
+                "collector",
+                "-p",
+                "span-linker",
+            ]),
             interrupt,
         )?;
         totals.cargo_test(
