@@ -40,9 +40,13 @@ pub(crate) struct Wanted {
 impl Wanted {
     /// Of this configuration.
     pub fn new(settings: &TelemetrySettings, attributes: BTreeMap<String, String>) -> Self {
+        let (metrics, spans) = (settings.metrics.pushes(), settings.traces.pushes());
+        if metrics.is_empty() && spans.is_empty() {
+            return Self::default();
+        }
         Self {
-            metrics: settings.metrics.pushes(),
-            spans: settings.traces.pushes(),
+            metrics,
+            spans,
             attributes,
         }
     }
