@@ -2,10 +2,11 @@
 //! proxy. Its access log says exactly what it has served.
 
 use std::fs;
+use std::io::BufRead;
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::sandbox::{Output, Process, Sandbox, free_ports, uninterrupted};
 
@@ -87,4 +88,22 @@ impl Nginx {
         let text = fs::read_to_string(&self.log).with_context(|| self.log.display().to_string())?;
         Ok(text.lines().map(str::to_owned).collect())
     }
+}
+
+/// Reads one answer off a connection that stays open.
+pub fn read_answer(answers: &mut impl BufRead) -> Result<()> {
+    let mut length = 0;
+    let mut line = String::new();
+    loop {
+        line.clear();
+        ensure!(answers.read_line(&mut line)? > 0, "the connection ended");
+        if let Some(value) = line.strip_prefix("Content-Length: ") {
+            length = value.trim().parse()?;
+        }
+        if line == "\r\n" {
+            break;
+        }
+    }
+    answers.read_exact(&mut vec![0; length])?;
+    Ok(())
 }

@@ -2,7 +2,7 @@
 //! the BPF programs stay the same.
 
 use std::collections::HashMap;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufReader, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use integration_tests::collector::{self, Collector, Finished, Options};
-use integration_tests::nginx::Nginx;
+use integration_tests::nginx::{Nginx, read_answer};
 use integration_tests::programs;
 use integration_tests::sandbox::Sandbox;
 
@@ -39,22 +39,6 @@ fn ask(port: u16, name: &str, stop: &AtomicBool) -> Result<usize> {
         "{asked} requests: nginx has closed the connection"
     );
     Ok(asked)
-}
-
-fn read_answer(answers: &mut BufReader<TcpStream>) -> Result<()> {
-    let mut length = 0;
-    loop {
-        let mut line = String::new();
-        ensure!(answers.read_line(&mut line)? > 0, "the connection ended");
-        if let Some(value) = line.strip_prefix("Content-Length: ") {
-            length = value.trim().parse()?;
-        }
-        if line == "\r\n" {
-            break;
-        }
-    }
-    answers.read_exact(&mut vec![0; length])?;
-    Ok(())
 }
 
 /// Ids of the BPF programs that the process has open, in order.

@@ -1,7 +1,7 @@
 //! SIGTERM in the middle of load: what was captured before it is exported, in time.
 
 use std::collections::HashSet;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufReader, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use integration_tests::collector::{self, Collector, Finished, Options};
-use integration_tests::nginx::Nginx;
+use integration_tests::nginx::{Nginx, read_answer};
 use integration_tests::programs;
 use integration_tests::sandbox::Sandbox;
 
@@ -48,23 +48,6 @@ fn client(port: u16, number: usize, stop: &AtomicBool) -> Result<Vec<Completed>>
         thread::sleep(PAUSE);
     }
     Ok(completed)
-}
-
-fn read_answer(answers: &mut BufReader<TcpStream>) -> Result<()> {
-    let mut length = 0;
-    let mut line = String::new();
-    loop {
-        line.clear();
-        ensure!(answers.read_line(&mut line)? > 0, "the connection ended");
-        if let Some(value) = line.strip_prefix("Content-Length: ") {
-            length = value.trim().parse()?;
-        }
-        if line == "\r\n" {
-            break;
-        }
-    }
-    answers.read_exact(&mut vec![0; length])?;
-    Ok(())
 }
 
 #[test]

@@ -35,9 +35,29 @@ impl Parts {
             extensions: extensions.clone(),
         };
         for pipeline in &config.pipelines {
-            parts.add_receivers(config, pipeline, up, &context)?;
-            parts.add_processors(config, pipeline, up, &context)?;
-            parts.add_exporters(config, pipeline, up, &context)?;
+            let Pipeline { id, .. } = pipeline;
+            let (receivers, exporters) = (&mut parts.receivers, &mut parts.exporters);
+            add(receivers, "receiver", &pipeline.receivers, |id| {
+                let running = up.receivers.get(id).map(|live| live.fingerprint);
+                let new = !is_current(config, Role::Receiver, id, running);
+                let settings = config.receivers.get(id).filter(|_| new)?;
+                Some(settings.build(context(id)))
+            })?;
+            add(exporters, "exporter", &pipeline.exporters, |id| {
+                let running = up.exporters.get(id).map(|live| live.fingerprint);
+                let new = !is_current(config, Role::Exporter, id, running);
+                let settings = config.exporters.get(id).filter(|_| new)?;
+                Some(settings.build(context(id)))
+            })?;
+            let processors = parts.processors.entry(id.clone()).or_default();
+            add(processors, "processor", &pipeline.processors, |processor| {
+                let running = up.pipelines.get(id);
+                let running = running.and_then(|live| live.processor(processor));
+                let running = running.map(|live| live.fingerprint);
+                let new = !is_current(config, Role::Processor, processor, running);
+                let settings = config.processors.get(processor).filter(|_| new)?;
+                Some(settings.build(context(processor)))
+            })?;
         }
         Ok(parts)
     }
@@ -64,71 +84,24 @@ impl Parts {
         }
         Ok(Extensions::new(all))
     }
+}
 
-    fn add_receivers(
-        &mut self,
-        config: &Config,
-        pipeline: &Pipeline,
-        up: &Up,
-        context: &impl Fn(&ComponentId) -> Context,
-    ) -> Result<(), ServiceError> {
-        for id in &pipeline.receivers {
-            let running = up.receivers.get(id).map(|live| live.fingerprint);
-            if self.receivers.contains_key(id) || is_current(config, Role::Receiver, id, running) {
-                continue;
-            }
-            if let Some(settings) = config.receivers.get(id) {
-                let built = settings.build(context(id));
-                let built = built.map_err(building("receiver", id))?;
-                self.receivers.insert(id.clone(), built);
-            }
+/// Builds those that `build` has something for and that another pipeline has not had built.
+fn add<C: ?Sized>(
+    built: &mut Built<C>,
+    role: &'static str,
+    ids: &[ComponentId],
+    build: impl Fn(&ComponentId) -> Option<Result<Box<C>, BoxError>>,
+) -> Result<(), ServiceError> {
+    for id in ids {
+        if built.contains_key(id) {
+            continue;
         }
-        Ok(())
-    }
-
-    fn add_processors(
-        &mut self,
-        config: &Config,
-        pipeline: &Pipeline,
-        up: &Up,
-        context: &impl Fn(&ComponentId) -> Context,
-    ) -> Result<(), ServiceError> {
-        let new = self.processors.entry(pipeline.id.clone()).or_default();
-        for id in &pipeline.processors {
-            let running = up.pipelines.get(&pipeline.id);
-            let running = running.and_then(|live| live.processor(id));
-            let running = running.map(|live| live.fingerprint);
-            if is_current(config, Role::Processor, id, running) {
-                continue;
-            }
-            if let Some(settings) = config.processors.get(id) {
-                let built = settings.build(context(id));
-                new.insert(id.clone(), built.map_err(building("processor", id))?);
-            }
+        if let Some(new) = build(id) {
+            built.insert(id.clone(), new.map_err(building(role, id))?);
         }
-        Ok(())
     }
-
-    fn add_exporters(
-        &mut self,
-        config: &Config,
-        pipeline: &Pipeline,
-        up: &Up,
-        context: &impl Fn(&ComponentId) -> Context,
-    ) -> Result<(), ServiceError> {
-        for id in &pipeline.exporters {
-            let running = up.exporters.get(id).map(|live| live.fingerprint);
-            if self.exporters.contains_key(id) || is_current(config, Role::Exporter, id, running) {
-                continue;
-            }
-            if let Some(settings) = config.exporters.get(id) {
-                let built = settings.build(context(id));
-                let built = built.map_err(building("exporter", id))?;
-                self.exporters.insert(id.clone(), built);
-            }
-        }
-        Ok(())
-    }
+    Ok(())
 }
 
 /// It runs with the settings that the configuration has.

@@ -9,7 +9,6 @@ use pipeline::proto::resource::v1::Resource;
 use pipeline::telemetry::{Identity, Metrics};
 use prost::Message;
 use std::collections::BTreeSet;
-use std::path::Path;
 
 fn ok(grpc: bool) -> Answer {
     if !grpc {
@@ -192,50 +191,4 @@ async fn every_level_shows_more_than_the_one_before() {
         );
         before = names;
     }
-}
-
-/// Names in quotation marks in the code that is not for tests, against the manual's.
-#[test]
-fn the_manual_names_every_metric_and_no_other() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let mut registered = BTreeSet::new();
-    for folder in ["crates/pipeline/src", "collector/src", "span-linker/src"] {
-        collect(&root.join(folder), &mut registered);
-    }
-    let manual = std::fs::read_to_string(root.join("docs/usage.md")).unwrap();
-    let documented: BTreeSet<_> = names(&manual, '`').collect();
-    let missing: Vec<_> = registered.difference(&documented).collect();
-    let gone: Vec<_> = documented.difference(&registered).collect();
-    assert!(missing.is_empty(), "not in docs/usage.md: {missing:#?}");
-    assert!(
-        gone.is_empty(),
-        "in docs/usage.md and nowhere else: {gone:#?}"
-    );
-}
-
-fn collect(folder: &Path, into: &mut BTreeSet<String>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            collect(&path, into);
-        } else {
-            let text = std::fs::read_to_string(&path).unwrap();
-            let code = text.split("#[cfg(test)]").next().unwrap();
-            into.extend(names(code, '"'));
-        }
-    }
-}
-
-/// Metrics whose names stand between two such marks, labels cut off.
-fn names(text: &str, mark: char) -> impl Iterator<Item = String> {
-    let quoted = text.split(mark);
-    let names = quoted.map(|part| part.split('{').next().unwrap_or_default());
-    let of_a_metric = |name: &&str| {
-        let rest = ["otelcol_", "deeptrace_"]
-            .iter()
-            .find_map(|prefix| name.strip_prefix(prefix));
-        let word = |rest: &str| rest.chars().all(|c| c.is_ascii_lowercase() || c == '_');
-        rest.is_some_and(|rest| !rest.is_empty() && word(rest))
-    };
-    names.filter(of_a_metric).map(str::to_owned)
 }
