@@ -57,6 +57,8 @@ pub struct RotatingFile {
     file: File,
     size: u64,
     limit: u64,
+    /// The date in the last name: the next is later, also when that file is gone already.
+    dated: SystemTime,
     /// It could not be put away the last time.
     stuck: bool,
 }
@@ -73,6 +75,7 @@ impl RotatingFile {
             file,
             size,
             limit,
+            dated: SystemTime::UNIX_EPOCH,
             stuck: false,
         };
         opened.remove_old();
@@ -81,16 +84,18 @@ impl RotatingFile {
 
     /// Puts the file away and begins a new one.
     fn rotate(&mut self) -> io::Result<()> {
-        let backup = self.free_name(clock::wall())?;
+        let after_last = self.dated + Duration::from_millis(1);
+        let (backup, dated) = self.free_name(clock::wall().max(after_last))?;
         fs::rename(&self.path, backup)?;
+        self.dated = dated;
         self.file = append_to(&self.path)?;
         self.size = 0;
         self.remove_old();
         Ok(())
     }
 
-    /// A name with a date that no file has yet.
-    fn free_name(&self, mut now: SystemTime) -> io::Result<PathBuf> {
+    /// A name with a date that no file has yet, from this time on, and that date.
+    fn free_name(&self, mut now: SystemTime) -> io::Result<(PathBuf, SystemTime)> {
         let zone = if self.rotation.localtime {
             TimeZone::system()
         } else {
@@ -102,7 +107,7 @@ impl RotatingFile {
             let (stem, ending) = self.name_parts();
             let name = self.path.with_file_name(format!("{stem}-{date}{ending}"));
             if !name.try_exists()? {
-                return Ok(name);
+                return Ok((name, now));
             }
             now += Duration::from_millis(1);
         }
