@@ -18,6 +18,7 @@ use pipeline::{
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -205,10 +206,16 @@ pub fn one_pipeline(receiver: &str, processors: &str, exporter: &str, exporter_i
     )
 }
 
-/// A port that nobody listens on just now.
+/// A port that nobody listens on, below those that the kernel gives to whoever asks for any: tests
+/// that run beside this one do not get it meanwhile.
 pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(20_000);
+    loop {
+        let port = NEXT.fetch_add(1, Ordering::Relaxed);
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 pub fn config(yaml: &str) -> Config {
