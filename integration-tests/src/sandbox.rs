@@ -8,9 +8,8 @@
 //! `PR_SET_PDEATHSIG` was not taken: it follows the thread that started a process, and a test's
 //! thread ends before its process does; it does not reach grandchildren either.
 
-use std::ffi::OsStr;
 use std::fs;
-use std::io::Read as _;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -20,7 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 /// How long a process may take to end after SIGTERM before it is killed.
@@ -30,24 +29,32 @@ const READY_LIMIT: Duration = Duration::from_secs(20);
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 const GUARDIAN: &str = r#"
-trap '' HUP INT TERM
+trap '' HUP INT TERM PIPE
+dir=$(mktemp -d "${TMPDIR:-/tmp}/deeptrace-XXXXXX") && mkdir "$dir/pids" && echo "$dir"
 while read -r _; do :; done
 signal() {
     hit=1
-    for file in "$0"/pids/*; do
+    for file in "$dir"/pids/*; do
         [ -e "$file" ] && kill -s "$1" -- "-$(cat "$file")" 2>/dev/null && hit=0
     done
     return $hit
 }
-if [ -n "$(ls "$0"/pids 2>/dev/null)" ]; then
+[ -n "$dir" ] || exit
+if [ -n "$(ls "$dir"/pids 2>/dev/null)" ]; then
     # Whoever was just being started gets the time to write its id.
     sleep 0.1
     signal TERM
     tries=0
     while [ $tries -lt 30 ] && signal 0; do sleep 0.1; tries=$((tries + 1)); done
-    signal KILL
 fi
-rm -rf -- "$0"
+# Whoever wrote its id later still makes files while they are removed.
+tries=0
+while [ $tries -lt 50 ]; do
+    signal KILL
+    rm -rf -- "$dir" 2>/dev/null && exit
+    sleep 0.1
+    tries=$((tries + 1))
+done
 "#;
 
 /// A temporary directory, and the guardian of what runs in it.
@@ -75,21 +82,20 @@ pub enum Output {
 impl Sandbox {
     /// Makes the directory and starts the guardian.
     pub fn new() -> Result<Self> {
-        let dir = tempfile::Builder::new()
-            .prefix("deeptrace-")
-            .tempdir()
-            .context("making a temporary directory")?
-            .keep();
-        fs::create_dir(dir.join("pids")).with_context(|| format!("making {}", dir.display()))?;
-        let guardian = Command::new("sh")
-            .args([OsStr::new("-c"), OsStr::new(GUARDIAN), dir.as_os_str()])
+        let mut guardian = Command::new("sh")
+            .args(["-c", GUARDIAN])
             .current_dir("/")
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
             .process_group(0)
             .spawn()
             .context("starting the guardian (sh)")?;
+        let said = guardian.stdout.take().context("stdout is a pipe")?;
+        let mut dir = String::new();
+        BufReader::new(said).read_line(&mut dir)?;
+        let dir = PathBuf::from(dir.trim_end_matches('\n'));
+        ensure!(dir.is_dir(), "the guardian made no temporary directory");
         Ok(Self { dir, guardian })
     }
 
