@@ -78,10 +78,16 @@ async fn what_waits_is_sent_after_a_crash_in_the_order_of_arrival() {
     let config = yaml("{batches: 20, spans: 3}", first.port, &disk, IN_ORDER);
     run(&config, |metrics| async move {
         wait_for(|| queued(&metrics.samples()) == 20 && !first.seen().is_empty()).await;
-        // As a kill would leave it: one request is under way, and nothing has been closed.
+        // As a kill would leave it: one request is under way, and nothing has been closed. A
+        // copy into which the storage wrote would be of no moment at all.
         fs::create_dir(&image).unwrap();
         let name = "exporter_otlp_http_backend";
-        fs::copy(disk.join(name), image.join(name)).unwrap();
+        wait_for(|| {
+            let copy = fs::read(disk.join(name)).unwrap();
+            fs::write(image.join(name), &copy).unwrap();
+            fs::read(disk.join(name)).unwrap() == copy
+        })
+        .await;
     })
     .await;
 
