@@ -145,15 +145,12 @@ impl Totals {
         }
     }
 
-    /// Records that are not ours.
-    pub fn undecodable(&mut self, count: u64) {
-        let labels = [("reason", "undecodable")];
-        self.total(
-            "deeptrace_dropped",
-            "Events that cost messages or spans, or may have.",
-            &labels,
-            count,
-        );
+    /// Records that are not ours, and those that there was no time for at the stop.
+    pub fn records(&mut self, undecodable: u64, unread: u64) {
+        let help = "Events that cost messages or spans, or may have.";
+        for (reason, count) in [("undecodable", undecodable), ("shutdown", unread)] {
+            self.total("deeptrace_dropped", help, &[("reason", reason)], count);
+        }
     }
 
     fn total(&mut self, name: &str, help: &str, labels: &[(&str, &str)], total: u64) {

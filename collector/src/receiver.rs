@@ -12,7 +12,7 @@ use crate::spans::{Output, Process, Surroundings, Tracker, TrackerLimits};
 use pipeline::component::{
     BoxError, Check, Context, Receiver, ReceiverSettings, Reconfigure, Settings,
 };
-use pipeline::telemetry::Metrics;
+use pipeline::telemetry::{Loss, Losses, Metrics};
 use pipeline::{Batch, BatchSender, Running, otlp};
 use reconfigure::{Change as SettingsChange, Wanted};
 use schemars::JsonSchema;
@@ -26,6 +26,8 @@ use tokio_util::sync::CancellationToken;
 const POLL: Duration = Duration::from_millis(10);
 /// Records handled between two looks at the clock.
 const DRAIN_BUDGET: usize = 4096;
+/// Bytes that a record takes in the ring buffer at least.
+const SMALLEST_RECORD: usize = 128;
 /// Spans after which a batch goes on.
 const BATCH_SPANS: usize = 1024;
 /// Age at which a smaller batch goes on.
@@ -114,6 +116,7 @@ impl ReceiverSettings for EbpfSettings {
     fn build(&self, context: Context) -> Result<Box<dyn Receiver>, BoxError> {
         Ok(Box::new(EbpfReceiver {
             settings: self.clone(),
+            losses: Losses::new(&context.metrics, &format!("receivers/{}", context.id)),
             metrics: context.metrics,
             wanted: Wanted::default(),
         }))
@@ -122,6 +125,7 @@ impl ReceiverSettings for EbpfSettings {
 
 struct EbpfReceiver {
     settings: EbpfSettings,
+    losses: Losses,
     metrics: Metrics,
     wanted: Wanted,
 }
@@ -132,7 +136,7 @@ impl Receiver for EbpfReceiver {
         output: BatchSender,
         stop: CancellationToken,
     ) -> Result<Running, BoxError> {
-        let mut worker = Worker::start(&self.settings, &self.metrics, output)?;
+        let mut worker = Worker::start(&self.settings, &self.metrics, self.losses.clone(), output)?;
         let (ended, running) = oneshot::channel();
         let thread = std::thread::Builder::new().name("deeptrace-ebpf".to_owned());
         thread.spawn(move || {
@@ -164,7 +168,10 @@ struct Worker {
     /// Time of the last record.
     latest_ns: u64,
     undecodable: u64,
+    /// Records that there was no time to look at before the end.
+    unread: u64,
     output: BatchSender,
+    losses: Losses,
     totals: Totals,
 }
 
@@ -172,6 +179,7 @@ impl Worker {
     fn start(
         settings: &EbpfSettings,
         metrics: &Metrics,
+        losses: Losses,
         output: BatchSender,
     ) -> Result<Self, BoxError> {
         let selector = Selector::new(settings.select.clone(), own_pid())?;
@@ -203,7 +211,9 @@ impl Worker {
             chores_ns: now_monotonic().0,
             latest_ns: 0,
             undecodable: 0,
+            unread: 0,
             output,
+            losses,
             totals: Totals::new(metrics),
         };
         worker.scan()?;
@@ -231,15 +241,25 @@ impl Worker {
                 self.capture.wait(POLL);
             }
         }
-        // What was captured before the stop still becomes spans.
-        let mut rounds = self.capture.ring_bytes() / 128 / DRAIN_BUDGET + 1;
-        while rounds > 0 && self.drain() > 0 {
-            rounds -= 1;
-        }
+        self.finish();
         self.tracker.shutdown(&mut self.world, &mut self.out);
         self.apply_modes();
         self.send();
         self.count();
+    }
+
+    /// What was captured before the stop still becomes spans, until the service gives up waiting.
+    /// Programs go on being captured meanwhile: what fits into the ring buffer is enough.
+    fn finish(&mut self) {
+        for _ in 0..=self.capture.ring_bytes() / SMALLEST_RECORD / DRAIN_BUDGET {
+            if self.output.is_closed() {
+                self.unread += self.capture.drain(DRAIN_BUDGET, |_| {}) as u64;
+            } else if self.drain() == 0 {
+                break;
+            } else {
+                self.look_after(false);
+            }
+        }
     }
 
     /// Settings that need no restart of the capture.
@@ -336,8 +356,9 @@ impl Worker {
         let openings = std::mem::take(&mut self.out.openings);
         let mut batch = Batch::new(otlp::encode(spans, VERSION));
         batch.openings = openings;
+        let spans = batch.span_count();
         if !batch.is_empty() && self.output.blocking_send(batch).is_err() {
-            tracing::debug!("the pipelines ended before the receiver");
+            self.losses.count(Loss::Shutdown, spans);
         }
     }
 
@@ -348,7 +369,7 @@ impl Worker {
         self.totals.tracker(&self.tracker);
         self.totals
             .discovery(self.world.table.counts(), self.world.table.traced().count());
-        self.totals.undecodable(self.undecodable);
+        self.totals.records(self.undecodable, self.unread);
     }
 }
 

@@ -52,6 +52,8 @@ pub struct Options {
     pub exporter_names: Vec<&'static str>,
     /// `decision_wait`, when it is not to be the default.
     pub decision_wait: Option<&'static str>,
+    /// `shutdown_timeout`, when it is not to be the default.
+    pub shutdown_timeout: Option<&'static str>,
 }
 
 /// A running collector. Dropping it stops it.
@@ -291,13 +293,14 @@ fn configuration(options: &Options, file: &str) -> String {
         );
     }
     let wait = options.decision_wait.unwrap_or("2s");
+    let timeout = options.shutdown_timeout.unwrap_or("5s");
     let further = &options.exporters;
     let names = [&["file"][..], &options.exporter_names].concat().join(", ");
     format!(
         "receivers:\n  ebpf:\n    select: {select}\n\
          processors:\n  span_linker:\n    decision_wait: {wait}\n\
          exporters:\n  file:\n    path: {file}\n{further}\n\
-         service:\n  telemetry:\n    metrics:\n      level: none\n  pipelines:\n    traces:\n      \
+         service:\n  shutdown_timeout: {timeout}\n  telemetry:\n    metrics:\n      level: none\n  pipelines:\n    traces:\n      \
          receivers: [ebpf]\n      processors: [span_linker]\n      exporters: [{names}]\n"
     )
 }

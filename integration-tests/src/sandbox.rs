@@ -3,7 +3,8 @@
 //! Every process runs in a group of its own below one temporary directory and writes its id there
 //! before it becomes what it is. An owner that ends in good order stops what it started; when it is
 //! killed, a guardian (a shell that reads a pipe whose other end only the owner holds) sees the end
-//! of the pipe and does the same. The guardian alone removes the directory, in either case.
+//! of the pipe and does the same. The guardian alone makes the directory and removes it, in either
+//! case, so that at no moment nobody would.
 //!
 //! `PR_SET_PDEATHSIG` was not taken: it follows the thread that started a process, and a test's
 //! thread ends before its process does; it does not reach grandchildren either.

@@ -1,4 +1,5 @@
-//! SIGTERM in the middle of load: what was captured before it is exported, in time.
+//! SIGTERM in the middle of load: what was captured before it is exported, in time; what there is
+//! no time for is counted.
 
 use std::collections::HashSet;
 use std::io::{BufReader, Write as _};
@@ -50,22 +51,24 @@ fn client(port: u16, number: usize, stop: &AtomicBool) -> Result<Vec<Completed>>
     Ok(completed)
 }
 
-#[test]
-fn what_was_answered_before_the_signal_is_exported_within_five_seconds() -> Result<()> {
-    if let Some(why) = programs::why_not(&["nginx"]).or_else(collector::why_not) {
-        println!("skipped: stopping under load: {why}");
-        return Ok(());
-    }
-    let sandbox = Sandbox::new()?;
-    let nginx = Nginx::start(&sandbox)?;
-    let (front, back) = (nginx.front, nginx.back);
+/// What came of a stop in the middle of load.
+struct Stopped {
+    finished: Finished,
+    signalled: Instant,
+    completed: Vec<Completed>,
+}
+
+/// Has clients ask nginx while a collector is told to stop, for which it has `timeout`.
+fn stop_under_load(sandbox: &Sandbox, nginx: &Nginx, timeout: &'static str) -> Result<Stopped> {
+    let front = nginx.front;
     let options = Options {
-        ports: vec![front, back],
+        ports: vec![front, nginx.back],
+        shutdown_timeout: Some(timeout),
         ..Options::default()
     };
-    let collector = Collector::start(&sandbox, &options)?;
+    let collector = Collector::start(sandbox, &options)?;
     let stop = AtomicBool::new(false);
-    let (finished, signalled, completed) = thread::scope(|scope| {
+    thread::scope(|scope| {
         let stop = &stop;
         let clients: Vec<_> = (0..CLIENTS)
             .map(|number| scope.spawn(move || client(front, number, stop)))
@@ -81,18 +84,67 @@ fn what_was_answered_before_the_signal_is_exported_within_five_seconds() -> Resu
                 Err(_) => bail!("a client panicked"),
             }
         }
-        Ok((finished?, signalled, completed))
-    })?;
-    nginx.stop()?;
+        Ok(Stopped {
+            finished: finished?,
+            signalled,
+            completed,
+        })
+    })
+}
+
+fn skip() -> bool {
+    let why = programs::why_not(&["nginx"]).or_else(collector::why_not);
+    if let Some(why) = &why {
+        println!("skipped: stopping under load: {why}");
+    }
+    why.is_some()
+}
+
+#[test]
+fn what_was_answered_before_the_signal_is_exported_within_five_seconds() -> Result<()> {
+    if skip() {
+        return Ok(());
+    }
+    let sandbox = Sandbox::new()?;
+    let nginx = Nginx::start(&sandbox)?;
+    let Stopped {
+        finished,
+        signalled,
+        completed,
+    } = stop_under_load(&sandbox, &nginx, "5s")?;
     let before = completed.iter().filter(|(_, at)| *at < signalled);
     let before: Vec<_> = before.map(|(target, _)| target.as_str()).collect();
     ensure!(before.len() > 1000, "only {} requests", before.len());
-    check_exported(&finished, &before, front, back)?;
+    check_exported(&finished, &before, nginx.front, nginx.back)?;
+    nginx.stop()?;
     println!(
         "{} requests before SIGTERM, {} after; it took {:?} to end",
         before.len(),
         completed.len() - before.len(),
         finished.elapsed
+    );
+    Ok(())
+}
+
+#[test]
+fn what_there_is_no_time_for_is_counted() -> Result<()> {
+    if skip() {
+        return Ok(());
+    }
+    let sandbox = Sandbox::new()?;
+    let nginx = Nginx::start(&sandbox)?;
+    let finished = stop_under_load(&sandbox, &nginx, "1ms")?.finished;
+    nginx.stop()?;
+    let said = finished.said.join("\n");
+    let sum = |name| finished.summary.sum(name, &[]);
+    let lost = finished
+        .summary
+        .sum("deeptrace_lost_spans", &[("reason", "shutdown")]);
+    ensure!(lost > 0, "there was time for everything\n{said}");
+    let (made, exported) = (sum("deeptrace_spans"), finished.spans.len() as u64);
+    ensure!(
+        made == exported + lost,
+        "{made} spans were made, {exported} exported, {lost} lost\n{said}"
     );
     Ok(())
 }

@@ -56,6 +56,10 @@ impl Processor for Component {
         self.tell();
     }
 
+    fn held_spans(&self) -> usize {
+        self.linker.held_spans()
+    }
+
     fn flush(&mut self, _now: Monotonic, out: &mut Vec<Batch>) {
         self.linker.flush(out);
         self.tell();

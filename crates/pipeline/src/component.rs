@@ -86,6 +86,11 @@ pub trait Processor: Send {
         let _ = (now, out);
     }
 
+    /// Spans that it has taken and not let go of.
+    fn held_spans(&self) -> usize {
+        0
+    }
+
     /// Lets go of everything: the service stops.
     fn flush(&mut self, now: Monotonic, out: &mut Vec<Batch>) {
         let _ = (now, out);

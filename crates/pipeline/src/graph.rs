@@ -13,7 +13,7 @@ use crate::clock::{self, Monotonic};
 use crate::component::{Exporter, Processor};
 use crate::config::ComponentId;
 use crate::receipt::{NotTaken, Receipt};
-use crate::telemetry::{Counter, Histogram, Level, Loss, Losses, Metrics, SECOND_BOUNDS};
+use crate::telemetry::{Counter, Gauge, Histogram, Level, Loss, Losses, Metrics, SECOND_BOUNDS};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -118,16 +118,21 @@ pub struct Driver {
     /// Through the processors and not yet with the exporters.
     ready: VecDeque<Batch>,
     in_hand: InHand,
+    /// Spans in all of these, of those that `inside` tells.
+    taken: usize,
+    inside: Gauge,
     losses: Losses,
     metrics: Metrics,
 }
 
 impl Driver {
-    /// For the pipeline of this id; works once it is told to [`Control::Resume`].
+    /// For the pipeline of this id; works once it is told to [`Control::Resume`]. Whoever fills
+    /// the queue `input` adds the spans to the gauge `inside`.
     pub fn new(
         id: &ComponentId,
         input: mpsc::Receiver<Batch>,
         control: mpsc::Receiver<Control>,
+        inside: Gauge,
         metrics: &Metrics,
     ) -> Self {
         Self {
@@ -137,7 +142,9 @@ impl Driver {
             outlets: Vec::new(),
             ready: VecDeque::new(),
             in_hand: InHand::default(),
-            losses: Losses::new(metrics, &format!("pipelines/{id}")),
+            taken: 0,
+            inside,
+            losses: losses_of(id, metrics),
             metrics: metrics.clone(),
         }
     }
@@ -171,7 +178,10 @@ impl Driver {
                     continue;
                 }
                 batch = self.input.recv() => match batch {
-                    Some(batch) => self.advance(0, vec![batch]),
+                    Some(batch) => {
+                        self.taken += batch.span_count();
+                        self.advance(0, vec![batch])
+                    }
                     None => break,
                 },
                 () = tick => self.tick(),
@@ -277,6 +287,7 @@ impl Driver {
     }
 
     async fn deliver(&mut self) {
+        self.weigh();
         while let Some(mut batch) = self.ready.pop_front() {
             batch.openings.clear();
             let spans = batch.span_count();
@@ -295,7 +306,21 @@ impl Driver {
             }
             let receipt = std::mem::take(&mut self.in_hand).receipt;
             self.settle(&refusals, spans, receipt);
+            self.tell(self.taken.saturating_sub(spans));
         }
+    }
+
+    /// Looks how many spans are left: processors drop some and make others.
+    fn weigh(&mut self) {
+        let held = self.stages.iter().map(|stage| stage.processor.held_spans());
+        let ready = self.ready.iter().map(Batch::span_count);
+        self.tell(held.chain(ready).sum());
+    }
+
+    fn tell(&mut self, taken: usize) {
+        let signed = |spans| i64::try_from(spans).unwrap_or(i64::MAX);
+        self.inside.add(signed(taken) - signed(self.taken));
+        self.taken = taken;
     }
 
     /// Lost is what an exporter did not take, unless none did and the receiver gets it back.
@@ -313,7 +338,7 @@ impl Driver {
     }
 
     /// Refuses or counts what has not reached the exporters. Errs high: some exporters may have
-    /// taken the batch that was being handed over.
+    /// taken the batch that was being handed over, and processors might have dropped some.
     fn abandon(&mut self) {
         const WHY: NotTaken = NotTaken(Loss::Shutdown);
         self.input.close();
@@ -321,7 +346,6 @@ impl Driver {
         while let Ok(batch) = self.input.try_recv() {
             left.push(batch);
         }
-        left.extend(self.flush(|_| true));
         left.extend(self.ready.drain(..));
         let in_hand = std::mem::take(&mut self.in_hand);
         let mut spans = match in_hand.receipt {
@@ -331,15 +355,26 @@ impl Driver {
                 0
             }
         };
+        spans += self
+            .stages
+            .iter()
+            .map(|stage| stage.processor.held_spans())
+            .sum::<usize>();
         for batch in left {
             let count = batch.span_count();
             if !batch.refuse(WHY) {
                 spans += count;
             }
         }
+        self.inside.set(0);
         if spans > 0 {
             tracing::warn!(spans, "time to stop is over, spans are lost");
             self.losses.count(Loss::Shutdown, spans);
         }
     }
+}
+
+/// What the pipeline of this id gives up itself.
+pub fn losses_of(id: &ComponentId, metrics: &Metrics) -> Losses {
+    Losses::new(metrics, &format!("pipelines/{id}"))
 }

@@ -4,7 +4,7 @@ use crate::batch::Batch;
 use crate::component::BoxError;
 use crate::gate::Gate;
 use crate::receipt::Receipt;
-use crate::telemetry::{Counter, Metrics, OwnSpan};
+use crate::telemetry::{Counter, Gauge, Metrics, OwnSpan};
 use opentelemetry::trace::SpanKind;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
@@ -53,6 +53,14 @@ pub struct Input {
     pub queue: mpsc::Sender<Batch>,
     /// What its processors may close in front of it.
     pub gates: Vec<Gate>,
+    /// Spans in its queue and in its processors.
+    pub inside: Gauge,
+}
+
+impl Input {
+    fn entered(&self, spans: usize) {
+        self.inside.add(i64::try_from(spans).unwrap_or(i64::MAX));
+    }
 }
 
 type Inputs = Arc<[Input]>;
@@ -153,9 +161,11 @@ impl BatchSender {
         for target in others {
             let sent = target.queue.send(batch.clone()).await;
             sent.map_err(|_| self.refuse(spans))?;
+            target.entered(spans);
         }
         let sent = last.queue.send(batch).await;
         sent.map_err(|_| self.refuse(spans))?;
+        last.entered(spans);
         self.counts().accepted.add_len(spans);
         Ok(())
     }
@@ -173,9 +183,11 @@ impl BatchSender {
         for target in others {
             let sent = target.queue.blocking_send(batch.clone());
             sent.map_err(|_| self.refuse(spans))?;
+            target.entered(spans);
         }
         let sent = last.queue.blocking_send(batch);
         sent.map_err(|_| self.refuse(spans))?;
+        last.entered(spans);
         self.counts().accepted.add_len(spans);
         Ok(())
     }
@@ -203,8 +215,15 @@ impl BatchSender {
             }
         }
         hand_over(permits, batch);
+        targets.iter().for_each(|target| target.entered(spans));
         self.counts().accepted.add_len(spans);
         Ok(())
+    }
+
+    /// The service has given up waiting: no batch is taken any more.
+    pub fn is_closed(&self) -> bool {
+        let targets = self.targets.now();
+        targets.iter().any(|target| target.queue.is_closed())
     }
 
     /// Hands a batch over and waits until it has been taken over for good: only then may a
@@ -227,6 +246,7 @@ impl BatchSender {
                 let (receipt, outcome) = Receipt::new();
                 batch.set_receipt(receipt);
                 hand_over(permits, batch);
+                targets.iter().for_each(|target| target.entered(spans));
                 let mut unanswered = Unanswered { counts, spans };
                 let outcome = outcome.wait().await;
                 unanswered.spans = 0;

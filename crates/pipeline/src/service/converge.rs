@@ -152,7 +152,13 @@ impl Up {
                 let processors = live.processors_of(config, pipeline, new.get(id));
                 let gates = processors.into_iter().filter_map(|one| one.gate);
                 let gates = gates.collect();
-                self.inputs.insert(id.clone(), Input { queue, gates });
+                let inside = live.inside.clone();
+                let input = Input {
+                    queue,
+                    gates,
+                    inside,
+                };
+                self.inputs.insert(id.clone(), input);
             }
         }
     }
@@ -166,10 +172,15 @@ impl Up {
             input: input.downgrade(),
             control,
             paused: true,
+            inside: self.metrics.gauge(
+                "deeptrace_pipeline_spans",
+                "Spans that wait in front of a pipeline or in its processors.",
+                &[("pipeline", id.as_str())],
+            ),
             abandon: self.abandon.child_token(),
             ended: CancellationToken::new(),
         };
-        let driver = Driver::new(id, batches, told, &self.metrics);
+        let driver = Driver::new(id, batches, told, live.inside.clone(), &self.metrics);
         let (abandon, ended) = (live.abandon.clone(), live.ended.clone());
         self.pipeline_tasks.spawn(async move {
             let _ended = ended.drop_guard();

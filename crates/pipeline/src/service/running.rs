@@ -7,10 +7,10 @@ use crate::component::{Exporter, Reconfigure};
 use crate::config::{ComponentId, Fingerprint};
 use crate::extensions::Extension;
 use crate::gate::Gate;
-use crate::graph::Control;
+use crate::graph::{Control, losses_of};
 use crate::receiver::{Input, Route, Running};
 use crate::telemetry::push::Push;
-use crate::telemetry::{Identity, Metrics, MetricsServer};
+use crate::telemetry::{Gauge, Identity, Loss, Metrics, MetricsServer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,6 +55,8 @@ pub(super) struct LivePipeline {
     pub control: mpsc::Sender<Control>,
     /// An exporter is missing after a reload that failed.
     pub paused: bool,
+    /// Spans in its queue and in its processors.
+    pub inside: Gauge,
     pub abandon: CancellationToken,
     /// Cancelled by its end.
     pub ended: CancellationToken,
@@ -167,6 +169,9 @@ impl Up {
         join_until(&mut self.pipeline_tasks, halfway).await;
         self.abandon.cancel();
         join_until(&mut self.pipeline_tasks, deadline).await;
+        // They have seen that the pipelines take nothing, and count what they still had.
+        join_until(&mut self.receiver_tasks, deadline).await;
+        self.count_stuck();
         self.pipeline_tasks.abort_all();
         self.receiver_tasks.abort_all();
         for live in self.exporters.into_values() {
@@ -183,6 +188,16 @@ impl Up {
         }
         // Last, so that it tells of all of that.
         self.push.stop(PUSH_GRACE).await;
+    }
+
+    /// Counts what is in pipelines whose processors are still at work after the deadline.
+    fn count_stuck(&self) {
+        let running = |live: &LivePipeline| !live.ended.is_cancelled();
+        for (id, live) in self.pipelines.iter().filter(|(_, live)| running(live)) {
+            let spans = usize::try_from(live.inside.get()).unwrap_or(0);
+            tracing::warn!(pipeline = %id, spans, "its processors do not end, spans are lost");
+            losses_of(id, &self.metrics).count(Loss::Shutdown, spans);
+        }
     }
 }
 

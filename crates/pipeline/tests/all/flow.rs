@@ -48,7 +48,20 @@ async fn a_stop_flushes_processors_and_drains_to_the_exporters() {
     let accepted = |samples: &[_]| total(samples, "otelcol_receiver_accepted_spans") == 60;
     let summary = run_until(&yaml, accepted).await;
     assert_eq!(total(&summary.samples, "otelcol_exporter_sent_spans"), 60);
+    assert_eq!(total(&summary.samples, "deeptrace_pipeline_spans"), 0);
     assert_eq!(std::fs::read_to_string(path).unwrap().lines().count(), 30);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_processor_still_works_on_at_the_deadline_is_counted_as_lost() {
+    let (_dir, path, yaml) = file_pipeline("{batches: 30, spans: 2}", "hold");
+    let yaml = yaml
+        .replace("hold: {}", "hold: {flush_takes: 1s}")
+        .replace("service:\n", "service:\n  shutdown_timeout: 200ms\n");
+    let accepted = |samples: &[_]| total(samples, "otelcol_receiver_accepted_spans") == 60;
+    let summary = run_until(&yaml, accepted).await;
+    assert_eq!(lost(&summary.samples, "shutdown"), 60);
+    assert_eq!(std::fs::read_to_string(path).unwrap(), "");
 }
 
 #[tokio::test]

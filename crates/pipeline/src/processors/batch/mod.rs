@@ -88,6 +88,10 @@ impl Processor for Joiner {
         }
     }
 
+    fn held_spans(&self) -> usize {
+        self.spans
+    }
+
     fn flush(&mut self, now: Monotonic, out: &mut Vec<Batch>) {
         while self.spans > 0 {
             self.let_go(now, out);

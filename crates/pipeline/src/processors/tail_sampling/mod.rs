@@ -104,6 +104,10 @@ impl Processor for TailSampling {
         let_go(kept, out);
     }
 
+    fn held_spans(&self) -> usize {
+        self.spans
+    }
+
     /// Decides by what is there.
     fn flush(&mut self, now: Monotonic, out: &mut Vec<Batch>) {
         let mut kept = Vec::new();

@@ -139,19 +139,23 @@ pub fn batch_of(batch: u64, spans: u64) -> Batch {
     }])
 }
 
-/// Holds batches back until a tick that comes after `hold`.
+/// Holds batches back until a tick that comes after `hold`, and lets go of the rest slowly.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Hold {
     #[serde(with = "duration")]
     #[schemars(with = "duration::Text")]
     hold: Duration,
+    #[serde(with = "duration")]
+    #[schemars(with = "duration::Text")]
+    flush_takes: Duration,
 }
 
 impl Default for Hold {
     fn default() -> Self {
         Self {
             hold: Duration::from_hours(1),
+            flush_takes: Duration::ZERO,
         }
     }
 }
@@ -162,6 +166,7 @@ impl ProcessorSettings for Hold {
     fn build(&self, _: Context) -> Result<Box<dyn Processor>, BoxError> {
         Ok(Box::new(Holding {
             hold: self.hold,
+            flush_takes: self.flush_takes,
             held: Vec::new(),
         }))
     }
@@ -169,6 +174,7 @@ impl ProcessorSettings for Hold {
 
 struct Holding {
     hold: Duration,
+    flush_takes: Duration,
     held: Vec<(Monotonic, Batch)>,
 }
 
@@ -190,7 +196,12 @@ impl Processor for Holding {
         );
     }
 
+    fn held_spans(&self) -> usize {
+        self.held.iter().map(|(_, batch)| batch.span_count()).sum()
+    }
+
     fn flush(&mut self, _: Monotonic, out: &mut Vec<Batch>) {
+        std::thread::sleep(self.flush_takes);
         out.extend(self.held.drain(..).map(|(_, batch)| batch));
     }
 }
