@@ -43,6 +43,7 @@ fn observe(exporters: &str, names: &[&'static str]) -> Result<Finished> {
         exporter_names: names.to_vec(),
         // Several exports, not all in one at the end.
         decision_wait: Some("300ms"),
+        ..collector::Options::default()
     };
     let collector = Collector::start(demo.sandbox(), &options)?;
     for number in 1..=REQUESTS {

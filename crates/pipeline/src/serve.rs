@@ -8,7 +8,7 @@ use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -33,6 +33,16 @@ pub struct Page {
 /// Gives the page at a path, if there is one.
 type Pages = Arc<dyn Fn(&str) -> Option<Page> + Send + Sync>;
 
+/// Where to listen. `localhost` is the loopback interface even where nothing knows the name
+/// (RFC 6761 section 6.3).
+pub fn addresses(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    match (host, port).to_socket_addrs() {
+        Ok(known) => Ok(known.collect()),
+        Err(_) if host == "localhost" => Ok(vec![(Ipv4Addr::LOCALHOST, port).into()]),
+        Err(error) => Err(error),
+    }
+}
+
 /// Serves pages until it is dropped.
 #[derive(Debug)]
 pub struct Server {
@@ -47,7 +57,7 @@ impl Server {
         port: u16,
         pages: impl Fn(&str) -> Option<Page> + Send + Sync + 'static,
     ) -> io::Result<Self> {
-        let listener = TcpListener::bind((host, port)).await?;
+        let listener = TcpListener::bind(&addresses(host, port)?[..]).await?;
         let address = listener.local_addr()?;
         let task = tokio::spawn(accept(listener, Arc::new(pages)));
         Ok(Self { address, task })

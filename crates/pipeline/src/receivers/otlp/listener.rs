@@ -1,9 +1,9 @@
 //! Sockets that listen, and the tasks of their connections.
 
 use super::connection::Server;
-use crate::serve::host_and_port;
+use crate::serve::{addresses, host_and_port};
 use std::io;
-use std::net::{TcpListener as StdListener, ToSocketAddrs};
+use std::net::TcpListener as StdListener;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -16,10 +16,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Listens on every address that the host of an endpoint has (`localhost` often has two).
 pub fn bind(endpoint: &str) -> io::Result<Vec<TcpListener>> {
-    let target = host_and_port(endpoint).map_err(io::Error::other)?;
+    let (host, port) = host_and_port(endpoint).map_err(io::Error::other)?;
     let mut sockets = Vec::new();
     let mut failure = None;
-    for address in target.to_socket_addrs()? {
+    for address in addresses(host, port)? {
         match StdListener::bind(address) {
             Ok(socket) => {
                 socket.set_nonblocking(true)?;
@@ -31,7 +31,7 @@ pub fn bind(endpoint: &str) -> io::Result<Vec<TcpListener>> {
             }
             Err(error) => return Err(error),
         }
-        if target.1 == 0 {
+        if port == 0 {
             break; // Another address would get another port.
         }
     }
