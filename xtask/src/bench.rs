@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: measures what tracing costs, with the benchmark `syscall_cost` of
-//! integration-tests, or with `live` how much of live traffic is linked rightly.
+//! integration-tests, with `live` how much of live traffic is linked rightly, or with `otlp` what it
+//! costs to pass spans on.
 
 use std::fs;
 use std::process::Command;
@@ -18,7 +19,7 @@ const WITH_TRACEFS: &str = "mount -t tracefs tracefs /sys/kernel/tracing && exec
 /// What to measure.
 #[derive(Args)]
 pub struct Options {
-    /// `live` for the benchmark of that name. The rest is handed on to the benchmark.
+    /// `live` or `otlp` for the benchmark of that name. The rest is handed on to the benchmark.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     rest: Vec<String>,
 }
@@ -38,6 +39,7 @@ pub fn run(options: &Options, interrupt: &Interrupt) -> Result<()> {
             run::run(example.args(["--example", "live_tokio"]), interrupt)?;
             bench(cargo(), "live", rest, interrupt)
         }
+        Some((name, rest)) if name == "otlp" => bench(cargo(), "otlp", rest, interrupt),
         _ => bench(
             in_sight_of_tracefs(),
             "syscall_cost",

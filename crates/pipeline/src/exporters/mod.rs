@@ -3,6 +3,7 @@
 mod connect;
 mod debug;
 mod file;
+mod nop;
 mod otlp_grpc;
 mod otlp_http;
 mod peer;
@@ -17,6 +18,8 @@ use crate::component::{ExporterFactory, Factory};
 pub const DEBUG: ExporterFactory = Factory::exporter::<debug::DebugSettings>("debug");
 /// `file`: OTLP/JSON, one request a line.
 pub const FILE: ExporterFactory = Factory::exporter::<file::FileSettings>("file");
+/// `nop`: nowhere.
+pub const NOP: ExporterFactory = Factory::exporter::<nop::NopSettings>("nop");
 /// `otlp_grpc`: OTLP over gRPC.
 pub const OTLP_GRPC: ExporterFactory =
     Factory::exporter::<otlp_grpc::OtlpGrpcSettings>("otlp_grpc").formerly(&["otlp"]);
@@ -25,4 +28,4 @@ pub const OTLP_HTTP: ExporterFactory =
     Factory::exporter::<otlp_http::OtlpHttpSettings>("otlp_http").formerly(&["otlphttp"]);
 
 /// Every exporter of this crate.
-pub const ALL: &[ExporterFactory] = &[DEBUG, FILE, OTLP_GRPC, OTLP_HTTP];
+pub const ALL: &[ExporterFactory] = &[DEBUG, FILE, NOP, OTLP_GRPC, OTLP_HTTP];
