@@ -13,12 +13,13 @@ use ebpf_common::{
 const PAGE: u64 = 4096;
 const MAX_PAGES: u32 = MAX_PAYLOAD / PAGE as u32 + 1;
 
-/// This CPU's working space. Programs on tracepoints do not preempt each other.
+/// This CPU's working space. There is one call under work in it at a time: programs on raw
+/// tracepoints are preempted from Linux 7.0 on, but then the kernel does not run them again.
 #[inline(always)]
 pub fn scratch() -> Result<&'static mut Scratch, Counter> {
     // SAFETY: always callable.
     let cpu = unsafe { bpf_get_smp_processor_id() };
-    // SAFETY: a live map entry, used by one program at a time.
+    // SAFETY: a live map entry, used by one call at a time.
     SCRATCH
         .get_ptr_mut(cpu)
         .map(|scratch| unsafe { &mut *scratch })

@@ -38,9 +38,10 @@ pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::A
 pub static SCRATCH: Array<Scratch> = Array::with_max_entries(1, 0);
 
 /// Where `tcp_state` puts its record together. Not in [`SCRATCH`]: it runs in
-/// interrupts too, in the middle of another program. Kernel only.
+/// interrupts too, in the middle of another program and from Linux 7.0 on of itself,
+/// hence two entries. Kernel only.
 #[map]
-pub static STATE_SCRATCH: PerCpuArray<StateScratch> = PerCpuArray::with_max_entries(1, 0);
+pub static STATE_SCRATCH: PerCpuArray<StateScratch> = PerCpuArray::with_max_entries(2, 0);
 
 /// The programs that `sys_exit` continues in, by [`Stage`]. User space writes.
 #[map]
@@ -75,6 +76,8 @@ pub struct Scratch {
 /// The same for `tcp_state`.
 #[repr(C)]
 pub struct StateScratch {
+    /// Not 0: in use.
+    pub busy: u64,
     pub sock: SockCopy,
     pub record: SocketRecord,
 }

@@ -3,10 +3,11 @@
 use super::btf::{Btf, BtfError};
 use super::offsets;
 use aya::maps::{HashMap, MapData, MapError, PerCpuArray, ProgramArray, RingBuf};
-use aya::programs::{ProgramError, RawTracePoint};
+use aya::programs::{Program, ProgramError, RawTracePoint};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use ebpf_common::{Capture as Mode, ConnectionId, Counter, MAX_PAYLOAD, Settings, Target};
-use std::os::fd::AsFd;
+use std::ffi::CStr;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::time::Duration;
 
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("DEEPTRACE_BPF_OBJECT"));
@@ -14,22 +15,16 @@ const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 /// What the kernel puts before each record (`BPF_RINGBUF_HDR_SZ`).
 const RECORD_HEADER_BYTES: u64 = 8;
 
-/// Program in the object, tracepoint it goes to.
-const PROGRAMS: [(&str, &str); 5] = [
-    ("sys_exit", "sys_exit"),
+/// Program in the object, raw tracepoint it goes to.
+const PROGRAMS: [(&str, &str); 4] = [
     ("tcp_state", "inet_sock_set_state"),
     ("process_fork", "sched_process_fork"),
     ("process_exec", "sched_process_exec"),
     ("process_exit", "sched_process_exit"),
 ];
 
-/// Programs that `sys_exit` continues in, in the order of `ebpf::maps::Stage`.
-const STAGES: [&str; 4] = [
-    "one_message",
-    "message_lengths",
-    "many_messages",
-    "next_message",
-];
+/// The first kernel on which a task can be preempted in a program on a raw tracepoint.
+const FIRST_PREEMPTIBLE: u32 = 7;
 
 /// What the capture is started with.
 #[derive(Clone, Copy, Debug)]
@@ -103,7 +98,9 @@ pub struct Capture {
     counters: PerCpuArray<MapData, u64>,
     _stages: ProgramArray<MapData>,
     // Last, so that the maps' users are gone before the programs are.
-    _programs: Ebpf,
+    /// Which program is attached for system calls.
+    sys_exit: &'static str,
+    programs: Ebpf,
 }
 
 /// Counter values per CPU.
@@ -137,7 +134,8 @@ impl Capture {
             .map_max_entries("SCRATCH", cpus)
             .load(OBJECT)
             .map_err(load_error)?;
-        let stages = load_stages(&mut programs)?;
+        let mut stages = take(&mut programs, "STAGES", ProgramArray::try_from)?;
+        let hooks = hook_calls(&mut programs, &mut stages)?;
         for (name, tracepoint) in PROGRAMS {
             attach(&mut programs, name, tracepoint)?;
         }
@@ -151,7 +149,8 @@ impl Capture {
             connections: take(&mut programs, "CONNECTIONS", HashMap::try_from)?,
             counters: take(&mut programs, "COUNTERS", PerCpuArray::try_from)?,
             _stages: stages,
-            _programs: programs,
+            sys_exit: hooks.sys_exit,
+            programs,
         })
     }
 
@@ -232,15 +231,71 @@ impl Capture {
         };
         Counter::ALL.into_iter().map(read).collect()
     }
+
+    /// How often the kernel did not run a program since it was at work already on that
+    /// processor. Kernels tell from 6.2 on.
+    pub fn missed(&self) -> u64 {
+        let names = PROGRAMS.iter().map(|(name, _)| *name);
+        let missed = names.chain([self.sys_exit]).filter_map(|name| {
+            let program = self.programs.program(name)?;
+            misses(program.fd().ok()?.as_fd().as_raw_fd())
+        });
+        missed.sum()
+    }
 }
 
-fn load_stages(programs: &mut Ebpf) -> Result<ProgramArray<MapData>, CaptureError> {
-    let mut stages = take(programs, "STAGES", ProgramArray::try_from)?;
-    for (index, name) in (0..).zip(STAGES) {
-        let fail = |source| attach_error(name, source);
-        let program = raw_tracepoint(programs, name).map_err(fail)?;
-        program.load().map_err(fail)?;
-        let fd = program.fd().map_err(fail)?;
+/// The programs for system calls, on one kind of tracepoint.
+struct Hooks {
+    sys_exit: &'static str,
+    /// What `sys_exit` continues in, in the order of `ebpf::maps::Stage`.
+    stages: [&'static str; 4],
+}
+
+const RAW: Hooks = Hooks {
+    sys_exit: "sys_exit",
+    stages: [
+        "one_message",
+        "message_lengths",
+        "many_messages",
+        "next_message",
+    ],
+};
+const TRACEPOINT: Hooks = Hooks {
+    sys_exit: "sys_exit_tracepoint",
+    stages: [
+        "one_message_tracepoint",
+        "message_lengths_tracepoint",
+        "many_messages_tracepoint",
+        "next_message_tracepoint",
+    ],
+};
+
+/// Attaches the programs for system calls where none of them is preempted, as cheaply as that goes.
+fn hook_calls(
+    programs: &mut Ebpf,
+    stages: &mut ProgramArray<MapData>,
+) -> Result<&'static Hooks, CaptureError> {
+    if is_preemptible(rustix::system::uname().release()) {
+        match attach_calls(programs, &TRACEPOINT, stages) {
+            Ok(()) => return Ok(&TRACEPOINT),
+            Err(error) => tracing::warn!(
+                error = pipeline::error_chain(&error),
+                "no tracepoint for system calls: this kernel will miss some of them, see \
+                 deeptrace_kernel_lost; mount tracefs at /sys/kernel/tracing"
+            ),
+        }
+    }
+    attach_calls(programs, &RAW, stages).map(|()| &RAW)
+}
+
+fn attach_calls(
+    programs: &mut Ebpf,
+    hooks: &'static Hooks,
+    stages: &mut ProgramArray<MapData>,
+) -> Result<(), CaptureError> {
+    for (index, name) in (0..).zip(hooks.stages) {
+        let program = load(programs, name).map_err(|source| attach_error(name, source))?;
+        let fd = program.fd().map_err(|source| attach_error(name, source))?;
         stages
             .set(index, fd, 0)
             .map_err(|source| CaptureError::Map {
@@ -248,25 +303,48 @@ fn load_stages(programs: &mut Ebpf) -> Result<ProgramArray<MapData>, CaptureErro
                 source: Box::new(source),
             })?;
     }
-    Ok(stages)
+    let attached = load(programs, hooks.sys_exit).and_then(|program| match program {
+        Program::TracePoint(program) => program.attach("raw_syscalls", "sys_exit").map(drop),
+        Program::RawTracePoint(program) => program.attach("sys_exit").map(drop),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    });
+    attached.map_err(|source| attach_error(hooks.sys_exit, source))
 }
 
-fn raw_tracepoint<'a>(
-    programs: &'a mut Ebpf,
-    name: &str,
-) -> Result<&'a mut RawTracePoint, ProgramError> {
-    programs
-        .program_mut(name)
-        .ok_or(ProgramError::NotLoaded)?
-        .try_into()
+fn load<'a>(programs: &'a mut Ebpf, name: &str) -> Result<&'a mut Program, ProgramError> {
+    let program = programs.program_mut(name).ok_or(ProgramError::NotLoaded)?;
+    match program {
+        Program::TracePoint(program) => program.load()?,
+        Program::RawTracePoint(program) => program.load()?,
+        _ => return Err(ProgramError::UnexpectedProgramType),
+    }
+    Ok(program)
+}
+
+/// Whether a task can be preempted in a program on a raw tracepoint.
+fn is_preemptible(release: &CStr) -> bool {
+    let release = release.to_string_lossy();
+    let major = release
+        .split('.')
+        .next()
+        .and_then(|major| major.parse().ok());
+    major.is_none_or(|major: u32| major >= FIRST_PREEMPTIBLE)
+}
+
+/// `recursion_misses` of a loaded program.
+fn misses(program: RawFd) -> Option<u64> {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{program}")).ok()?;
+    let mut lines = info.lines();
+    let misses = lines.find_map(|line| line.strip_prefix("recursion_misses:"))?;
+    misses.trim().parse().ok()
 }
 
 fn attach(programs: &mut Ebpf, name: &'static str, tracepoint: &str) -> Result<(), CaptureError> {
-    raw_tracepoint(programs, name)
-        .and_then(|program| {
-            program.load()?;
-            program.attach(tracepoint)
-        })
+    let attached = load(programs, name).and_then(|program| {
+        let program: &mut RawTracePoint = program.try_into()?;
+        program.attach(tracepoint)
+    });
+    attached
         .map(drop)
         .map_err(|source| attach_error(name, source))
 }

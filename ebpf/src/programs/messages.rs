@@ -6,8 +6,9 @@ use crate::iov::{Buffer, MultiMessageHeader, fill_peer, read_user};
 use crate::maps::{Messages, STAGES, Scratch, Stage, Work, count};
 use crate::sock::{Transport, fill_identity, fill_streams, fill_unix_positions};
 use crate::task::sock_of_fd;
-use aya_ebpf::macros::raw_tracepoint;
-use aya_ebpf::programs::RawTracePointContext;
+use aya_ebpf::EbpfContext;
+use aya_ebpf::macros::{raw_tracepoint, tracepoint};
+use aya_ebpf::programs::{RawTracePointContext, TracePointContext};
 use ebpf_common::{Counter, Flags, MAX_MESSAGES, MAX_PAYLOAD};
 
 const MSG_TRUNC: u32 = 0x20;
@@ -16,56 +17,81 @@ const MAX_LENGTHS: u64 = 1024;
 const MMSGHDR_BYTES: u64 = size_of::<MultiMessageHeader>() as u64;
 const MSG_LEN_OFFSET: u64 = core::mem::offset_of!(MultiMessageHeader, len) as u64;
 
-/// Every call but the mmsg ones: one message.
-#[raw_tracepoint(tracepoint = "sys_exit")]
-pub fn one_message(_ctx: RawTracePointContext) -> i32 {
-    if let Err(counter) = scratch().and_then(try_message) {
-        count(counter);
-    }
-    0
-}
-
-/// recvmmsg, sendmmsg: how far the call moved the stream, of which the return value says nothing.
-#[raw_tracepoint(tracepoint = "sys_exit")]
-pub fn message_lengths(ctx: RawTracePointContext) -> i32 {
-    if let Err(counter) = scratch().and_then(|scratch| add_lengths(&mut scratch.work)) {
-        count(counter);
-        return 0;
-    }
-    // SAFETY: the loader fills the array with programs of this type. Does not return.
-    unsafe { STAGES.tail_call(&ctx, Stage::Messages as u32) };
-    count(Counter::NoStage);
-    0
-}
-
-/// recvmmsg, sendmmsg: finds the socket; [`next_message`] does one message after the other.
-#[raw_tracepoint(tracepoint = "sys_exit")]
-pub fn many_messages(ctx: RawTracePointContext) -> i32 {
-    if let Err(counter) = scratch().and_then(try_messages) {
-        count(counter);
-        return 0;
-    }
-    // SAFETY: the loader fills the array with programs of this type. Does not return.
-    unsafe { STAGES.tail_call(&ctx, Stage::NextMessage as u32) };
-    count(Counter::NoStage);
-    0
-}
-
-/// One message of a recvmmsg or sendmmsg, then itself again for the next.
-#[raw_tracepoint(tracepoint = "sys_exit")]
-pub fn next_message(ctx: RawTracePointContext) -> i32 {
-    match scratch().and_then(try_next) {
-        Ok(false) => return 0,
-        Ok(true) => {}
-        Err(counter) => {
-            count(counter);
-            return 0;
+/// The stages as programs of one kind: none can be of two, as `sys_exit` is.
+macro_rules! stages {
+    ($hook:ident, $context:ty, $end:ty, $one:ident, $lengths:ident, $many:ident, $next:ident) => {
+        /// Every call but the mmsg ones: one message.
+        #[$hook]
+        pub fn $one(ctx: $context) -> $end {
+            run(&ctx, |scratch| try_message(scratch).map(|()| None));
+            0
         }
+
+        /// recvmmsg, sendmmsg: how far the call moved the stream, of which the return value says
+        /// nothing.
+        #[$hook]
+        pub fn $lengths(ctx: $context) -> $end {
+            run(&ctx, |scratch| {
+                add_lengths(&mut scratch.work).map(|()| Some(Stage::Messages))
+            });
+            0
+        }
+
+        /// recvmmsg, sendmmsg: finds the socket; the last stage does one message after the other.
+        #[$hook]
+        pub fn $many(ctx: $context) -> $end {
+            run(&ctx, |scratch| {
+                try_messages(scratch).map(|()| Some(Stage::NextMessage))
+            });
+            0
+        }
+
+        /// One message of a recvmmsg or sendmmsg, then itself again for the next:
+        /// `MAX_MESSAGES` is below the kernel's limit of 33 tail calls.
+        #[$hook]
+        pub fn $next(ctx: $context) -> $end {
+            run(&ctx, |scratch| {
+                try_next(scratch).map(|more| more.then_some(Stage::NextMessage))
+            });
+            0
+        }
+    };
+}
+
+stages!(
+    raw_tracepoint,
+    RawTracePointContext,
+    i32,
+    one_message,
+    message_lengths,
+    many_messages,
+    next_message
+);
+stages!(
+    tracepoint,
+    TracePointContext,
+    u32,
+    one_message_tracepoint,
+    message_lengths_tracepoint,
+    many_messages_tracepoint,
+    next_message_tracepoint
+);
+
+#[inline(always)]
+fn run(ctx: &impl EbpfContext, stage: impl FnOnce(&mut Scratch) -> Result<Option<Stage>, Counter>) {
+    let next = scratch().and_then(stage);
+    if let Err(counter) = next.and_then(|next| go_on(ctx, next)) {
+        count(counter);
     }
-    // SAFETY: as above; `MAX_MESSAGES` is below the kernel's limit of 33 tail calls.
-    unsafe { STAGES.tail_call(&ctx, Stage::NextMessage as u32) };
-    count(Counter::NoStage);
-    0
+}
+
+/// Goes on with the call in its next stage, if there is one.
+#[inline(always)]
+pub fn go_on(ctx: &impl EbpfContext, next: Option<Stage>) -> Result<(), Counter> {
+    let Some(stage) = next else { return Ok(()) };
+    // SAFETY: the loader fills the array with programs of this type. Does not return.
+    unsafe { STAGES.tail_call(ctx, stage as u32) };
+    Err(Counter::NoStage)
 }
 
 #[inline(always)]

@@ -2,15 +2,23 @@
 //!
 //! One hook for all calls: at exit the saved registers still hold the
 //! arguments, so nothing has to be remembered from the entry.
+//!
+//! From Linux 7.0 on a task can be preempted in a program on a raw tracepoint, and the kernel
+//! does not run that program for other tasks of this CPU before it has ended: their calls
+//! would be lost. There the same is done on the tracepoint `raw_syscalls:sys_exit`, on
+//! which programs are not preempted, and which costs more.
 
 use crate::emit::{begin, scratch, submit_bare};
 use crate::filter::traced_task;
 use crate::iov::{Buffer, MessageHeader, read_user};
-use crate::maps::{STAGES, Scratch, Stage, Work, call_of, count, offsets};
+use crate::maps::{Scratch, Stage, Work, call_of, count, offsets};
+use crate::programs::messages::go_on;
 use crate::sock::{Transport, fill_identity, fill_streams};
 use crate::task::{Arguments, is_compat, read, sock_of_fd};
-use aya_ebpf::macros::raw_tracepoint;
-use aya_ebpf::programs::RawTracePointContext;
+use aya_ebpf::EbpfContext;
+use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs};
+use aya_ebpf::macros::{raw_tracepoint, tracepoint};
+use aya_ebpf::programs::{RawTracePointContext, TracePointContext};
 use ebpf_common::{COMPAT_CALL, Call, Counter, Role};
 
 const EINPROGRESS: i64 = 115;
@@ -21,23 +29,35 @@ const MSG_ERRQUEUE: u64 = 0x2000;
 const TCP_SYN_SENT: u8 = 2;
 const TCP_CLOSE: u8 = 7;
 
+/// Of the call's result in the tracepoint's record.
+const RESULT_OFFSET: u32 = 16;
+
 #[raw_tracepoint(tracepoint = "sys_exit")]
 pub fn sys_exit(ctx: RawTracePointContext) -> i32 {
-    if let Err(counter) = try_sys_exit(&ctx) {
+    if let Err(counter) = try_sys_exit(&ctx, ctx.arg(0), ctx.arg(1)) {
+        count(counter);
+    }
+    0
+}
+
+#[tracepoint]
+pub fn sys_exit_tracepoint(ctx: TracePointContext) -> u32 {
+    // SAFETY: the current task has saved registers; Linux has the helpers from 5.15 on.
+    let regs = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) };
+    let result = read(ctx.as_ptr() as u64, RESULT_OFFSET);
+    if let Err(counter) = result.and_then(|result| try_sys_exit(&ctx, regs as u64, result)) {
         count(counter);
     }
     0
 }
 
 #[inline(always)]
-fn try_sys_exit(ctx: &RawTracePointContext) -> Result<(), Counter> {
-    let regs = ctx.arg::<u64>(0);
+fn try_sys_exit(ctx: &impl EbpfContext, regs: u64, result: i64) -> Result<(), Counter> {
     let entry = call_of(read(regs, offsets().regs_number)?);
     if entry == 0 {
         return Ok(());
     }
     let (tgid, tid) = traced_task()?;
-    let result: i64 = ctx.arg(1);
     if is_compat()? {
         let moved = entry & COMPAT_CALL != 0 && result > 0;
         return if moved { Err(Counter::Compat) } else { Ok(()) };
@@ -46,15 +66,27 @@ fn try_sys_exit(ctx: &RawTracePointContext) -> Result<(), Counter> {
     if call == 0 {
         return Ok(());
     }
-    let scratch = scratch()?;
-    if call >= Call::Connect as u8 {
-        scratch.arguments.fill(regs, &offsets().regs)?;
-        return try_connection(scratch, call, result, tgid, tid);
-    }
-    if result < 0 {
+    if result < 0 && call < Call::Connect as u8 {
         return Err(Counter::CallFailed);
     }
+    let stage = begin_call(scratch()?, regs, call, result, tgid, tid)?;
+    go_on(ctx, stage)
+}
+
+/// Nothing: it is done with already.
+#[inline(always)]
+fn begin_call(
+    scratch: &mut Scratch,
+    regs: u64,
+    call: u8,
+    result: i64,
+    tgid: u32,
+    tid: u32,
+) -> Result<Option<Stage>, Counter> {
     scratch.arguments.fill(regs, &offsets().regs)?;
+    if call >= Call::Connect as u8 {
+        return try_connection(scratch, call, result, tgid, tid).map(|()| None);
+    }
     let args = &scratch.arguments;
     let work = &mut scratch.work;
     work.call = u32::from(call);
@@ -66,10 +98,7 @@ fn try_sys_exit(ctx: &RawTracePointContext) -> Result<(), Counter> {
     work.discarded = 0;
     work.cut = 0;
     work.peer = 0;
-    let stage = describe(args, call, work)?;
-    // SAFETY: the loader fills the array with programs of this type. Does not return.
-    unsafe { STAGES.tail_call(ctx, stage as u32) };
-    Err(Counter::NoStage)
+    describe(args, call, work).map(Some)
 }
 
 /// Fills in where the call's bytes and its peer's address lie.

@@ -59,9 +59,27 @@ fn report(event: ProcessEvent, port: u16) -> Result<(), Counter> {
 
 #[inline(always)]
 fn ended(sock: u64, call: Call) -> Result<(), Counter> {
-    let scratch = STATE_SCRATCH.get_ptr_mut(0).ok_or(Counter::NoScratch)?;
-    // SAFETY: a live entry of this CPU, which the kernel lets one run of this program use.
-    let StateScratch { record, sock: copy } = unsafe { &mut *scratch };
+    let scratch = free_scratch()?;
+    scratch.busy = 1;
+    let done = submit_end(scratch, sock, call);
+    scratch.busy = 0;
+    done
+}
+
+/// The entry of this CPU that no interrupted run of this program uses.
+#[inline(always)]
+fn free_scratch() -> Result<&'static mut StateScratch, Counter> {
+    // SAFETY: live entries of this CPU; who uses one has marked it.
+    let entry = |index| unsafe { STATE_SCRATCH.get_ptr_mut(index).map(|entry| &mut *entry) };
+    let first = entry(0).filter(|entry| entry.busy == 0);
+    first.or_else(|| entry(1)).ok_or(Counter::NoScratch)
+}
+
+#[inline(always)]
+fn submit_end(scratch: &mut StateScratch, sock: u64, call: Call) -> Result<(), Counter> {
+    let StateScratch {
+        record, sock: copy, ..
+    } = scratch;
     let ids = bpf_get_current_pid_tgid();
     begin(record, call as u8, (ids >> 32) as u32, ids as u32, -1);
     let known = match call {
