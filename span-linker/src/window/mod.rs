@@ -20,7 +20,7 @@ use process::Processes;
 use queue::Queue;
 use span_model::{ProcessKey, SpanId, TraceId};
 use std::collections::HashMap;
-use timeline::Timeline;
+use timeline::{Line, Timeline, lines};
 pub use trust::Trust;
 
 /// A hash map with a fast, seeded hasher: ids come off the wire, so the seed matters.
@@ -46,14 +46,6 @@ pub struct Window {
     /// Ended requests that came in since returns were measured.
     unmeasured: Vec<SpanId>,
     walk: u32,
-}
-
-/// What a timeline is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Line {
-    Process(ProcessKey),
-    Thread(ProcessKey, u32),
-    Calls(ProcessKey),
 }
 
 /// What became of a span that was put in.
@@ -484,19 +476,6 @@ fn is_current(
         .get(&id)
         .and_then(|slot| slots.get(*slot as usize)?.as_ref());
     entry.is_some_and(|entry| entry.stage == stage && entry.since == since)
-}
-
-fn lines(entry: &Entry) -> impl Iterator<Item = Line> + use<> {
-    let (process, tid) = (entry.process, entry.facts.request_tid);
-    let (whole, thread) = match entry.side {
-        Side::Ingress => (
-            Some(Line::Process(process)),
-            (tid != 0).then_some(Line::Thread(process, tid)),
-        ),
-        Side::Egress => (Some(Line::Calls(process)), None),
-        Side::Foreign => (None, None),
-    };
-    whole.into_iter().chain(thread)
 }
 
 #[cfg(test)]
