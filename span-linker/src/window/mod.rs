@@ -12,7 +12,7 @@ mod queue;
 mod timeline;
 mod trust;
 
-use entry::{Entry, Moment, Side, Stage};
+use entry::{Entry, MAX_TOKENS, Moment, Side, Stage};
 use link::{Link, Trace};
 use postings::{Postings, Tag};
 pub use process::Process;
@@ -386,7 +386,7 @@ impl Window {
 
     fn insert(&mut self, entry: Entry) {
         let id = entry.id;
-        for key in self.posting_keys(&entry) {
+        for key in self.posting_keys(&entry).into_iter().flatten() {
             self.postings.insert(key, id);
         }
         for line in lines(&entry) {
@@ -415,7 +415,7 @@ impl Window {
         let slot = self.index.remove(&id)?;
         let entry = self.slots.get_mut(slot as usize)?.take()?;
         self.free.push(slot);
-        for key in self.posting_keys(&entry) {
+        for key in self.posting_keys(&entry).into_iter().flatten() {
             self.postings.remove(key, id);
         }
         for line in lines(&entry) {
@@ -440,17 +440,19 @@ impl Window {
         }
     }
 
-    fn posting_keys(&self, entry: &Entry) -> Vec<u64> {
-        let mut keys = Vec::with_capacity(2);
+    fn posting_keys(&self, entry: &Entry) -> [Option<u64>; MAX_TOKENS + 2] {
+        let mut keys = [None; MAX_TOKENS + 2];
+        let [read, context, tokens @ ..] = &mut keys;
+        *read = self.read_key(entry);
         if entry.side == Side::Ingress {
-            let context = entry.facts.context;
-            keys.extend(
-                context.map(|c| self.postings.key(Tag::Context, (entry.process, c.trace_id))),
-            );
-            let key = |token| self.postings.key(Tag::Token, (entry.process, token));
-            keys.extend(entry.facts.tokens.iter().copied().map(key));
+            let (process, facts) = (entry.process, &entry.facts);
+            *context = facts
+                .context
+                .map(|c| self.postings.key(Tag::Context, (process, c.trace_id)));
+            for (place, token) in tokens.iter_mut().zip(&facts.tokens) {
+                *place = Some(self.postings.key(Tag::Token, (process, *token)));
+            }
         }
-        keys.extend(self.read_key(entry));
         keys
     }
 
