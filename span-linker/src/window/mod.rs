@@ -205,6 +205,10 @@ impl Window {
         if let Some(entry) = self.get_mut(id) {
             entry.stage = Stage::Exported;
             entry.since = now;
+            if entry.side == Side::Egress {
+                // Only those of requests are looked for later.
+                entry.facts.tokens = Vec::new();
+            }
             self.exported.push(id, now);
         }
     }
