@@ -110,6 +110,7 @@ impl SpanLinker {
             .window
             .expire(before(self.config.open_limit), before(self.config.remember));
         self.stats.forgotten_openings += forgotten;
+        self.count_learning();
     }
 
     /// Decides and gives out everything, at shutdown.
@@ -117,6 +118,13 @@ impl SpanLinker {
         let mut leaving = Leaving::default();
         self.release(usize::MAX, &mut leaving);
         leaving.into_batch(out);
+        self.count_learning();
+    }
+
+    fn count_learning(&mut self) {
+        let sequences = self.decoder.sequences();
+        self.stats.forgotten_models = sequences.forgotten;
+        self.stats.refused_samples = sequences.refused();
     }
 
     /// What was counted since the start.

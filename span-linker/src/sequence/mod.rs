@@ -43,6 +43,8 @@ pub struct Sequences {
     turn: u64,
     /// Models thrown away because there were too many.
     pub forgotten: u64,
+    /// What those had refused.
+    refused: u64,
 }
 
 /// What one process has taught.
@@ -68,13 +70,20 @@ impl Sequences {
                 .iter()
                 .min_by_key(|(_, process)| process.turn);
             if let Some(idle) = idle.map(|(key, _)| *key) {
-                self.processes.remove(&idle);
+                let idle = self.processes.remove(&idle);
                 self.forgotten += 1;
+                self.refused += idle.map_or(0, |process| process.model.refused);
             }
         }
         let process = self.processes.entry(key).or_default();
         process.turn = self.turn;
         process
+    }
+
+    /// Samples that were not learned because a model had no room for them.
+    pub fn refused(&self) -> u64 {
+        let models = self.processes.values().map(|process| process.model.refused);
+        self.refused + models.sum::<u64>()
     }
 
     /// Calls of the process that began before this are decided.

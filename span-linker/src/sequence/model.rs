@@ -70,7 +70,7 @@ pub struct Model {
     learned: f32,
     compiled: f32,
     version: u32,
-    /// Histograms that found no room.
+    /// Samples whose histogram found no room.
     pub refused: u64,
 }
 
