@@ -228,3 +228,6 @@ impl Lessons {
         model.refresh();
     }
 }
+
+#[cfg(test)]
+mod tests;
