@@ -26,7 +26,7 @@ use std::collections::HashMap;
 
 type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
-/// Processes whose models are kept; beyond, the one that was idle longest goes.
+/// Processes whose models are kept; beyond, those that were idle longest go.
 const MAX_PROCESSES: usize = 4096;
 /// A model that has learned less tells nothing.
 const TAUGHT: f32 = 20.0;
@@ -65,19 +65,24 @@ impl Sequences {
     pub fn process(&mut self, key: ProcessKey) -> &mut Process {
         self.turn += 1;
         if self.processes.len() >= MAX_PROCESSES && !self.processes.contains_key(&key) {
-            let idle = self
-                .processes
-                .iter()
-                .min_by_key(|(_, process)| process.turn);
-            if let Some(idle) = idle.map(|(key, _)| *key) {
-                let idle = self.processes.remove(&idle);
-                self.forgotten += 1;
-                self.refused += idle.map_or(0, |process| process.model.refused);
-            }
+            self.forget_idle();
         }
         let process = self.processes.entry(key).or_default();
         process.turn = self.turn;
         process
+    }
+
+    /// Throws away the eighth that was idle longest: looking for one would cost as much, at
+    /// every turn.
+    fn forget_idle(&mut self) {
+        let mut turns: Vec<u64> = self.processes.values().map(|p| p.turn).collect();
+        turns.sort_unstable();
+        let last = turns.get(MAX_PROCESSES / 8).copied().unwrap_or(u64::MAX);
+        let idle = self.processes.extract_if(|_, process| process.turn < last);
+        for (_, process) in idle {
+            self.forgotten += 1;
+            self.refused += process.model.refused;
+        }
     }
 
     /// Samples that were not learned because a model had no room for them.
