@@ -26,19 +26,23 @@ const SPANS_OF_A_VISIT: u64 = 5;
 const BATCH: u64 = 100;
 
 fn main() {
+    println!("What does a span cost in memory?");
     memory();
     let usual = Load {
         visits: 80_000,
         visits_of_a_trace: 1,
         processes: 10,
     };
+    println!("\nDoes time grow with spans alone?");
     for spans in [1_000, 10_000, 100_000, 1_000_000, 10_000_000] {
         let visits = spans / (SPANS_OF_A_VISIT + 1);
         row("spans", spans, &Load { visits, ..usual });
     }
+    println!("\nWith processes?");
     for processes in [10, 100, 1_000, 10_000] {
         row("processes", processes, &Load { processes, ..usual });
     }
+    println!("\nWith traces?");
     for traces in [80_000, 8_000, 800, 80] {
         let visits_of_a_trace = usual.visits / traces;
         let load = Load {
