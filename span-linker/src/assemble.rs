@@ -35,7 +35,7 @@ pub fn trace_of(
     preferred: Option<Trace>,
     decoder: &mut Decoder,
 ) -> Trace {
-    let mut path = Vec::new();
+    let mut path = Vec::with_capacity(8);
     let walk = window.next_walk();
     let mut current = id;
     let trace = loop {

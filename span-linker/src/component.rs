@@ -90,6 +90,14 @@ impl Component {
                 "opening_forgotten",
                 stats.forgotten_openings - told.forgotten_openings,
             ),
+            (
+                "model_forgotten",
+                stats.forgotten_models - told.forgotten_models,
+            ),
+            (
+                "sample_refused",
+                stats.refused_samples - told.refused_samples,
+            ),
             ("foreign", stats.foreign - told.foreign),
             ("malformed", stats.malformed - told.malformed),
         ];

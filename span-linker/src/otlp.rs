@@ -23,15 +23,15 @@ const SERVICE_PEER_NAME: &str = "service.peer.name";
 const PEER_SERVICE: &str = "peer.service";
 
 /// What the linker needs of a resource.
-#[derive(Clone, Debug)]
-pub struct Origin {
+#[derive(Clone, Copy, Debug)]
+pub struct Origin<'a> {
     pub process: ProcessKey,
-    pub host_id: Option<String>,
-    pub service: Option<String>,
+    pub host_id: Option<&'a str>,
+    pub service: Option<&'a str>,
 }
 
 /// Reads a resource.
-pub fn origin(resource: Option<&Resource>) -> Origin {
+pub fn origin(resource: Option<&Resource>) -> Origin<'_> {
     let mut host_id = None;
     let mut service = None;
     let mut pid = 0;
@@ -40,15 +40,15 @@ pub fn origin(resource: Option<&Resource>) -> Origin {
         .unwrap_or_default()
     {
         match (attribute.key.as_str(), any_value(attribute)) {
-            (semconv::HOST_ID, Some(AnyValue::StringValue(text))) => host_id = Some(text.clone()),
+            (semconv::HOST_ID, Some(AnyValue::StringValue(text))) => host_id = Some(text.as_str()),
             (semconv::SERVICE_NAME, Some(AnyValue::StringValue(text))) => {
-                service = Some(text.clone());
+                service = Some(text.as_str());
             }
             (semconv::PROCESS_PID, Some(AnyValue::IntValue(number))) => pid = *number,
             _ => {}
         }
     }
-    let process = ProcessKey::new(host_id.as_deref().unwrap_or_default(), pid);
+    let process = ProcessKey::new(host_id.unwrap_or_default(), pid);
     Origin {
         process,
         host_id,
@@ -68,6 +68,10 @@ pub fn trace_id(span: &Span) -> Option<TraceId> {
 
 /// A request that has begun, if that is what the span stands for (`openings` makes them).
 pub fn opening(span: &Span) -> Option<Opening> {
+    // It has no end; to look through all attributes of the others would cost much.
+    if span.start_time_unix_nano != span.end_time_unix_nano {
+        return None;
+    }
     let mark = span
         .attributes
         .iter()

@@ -54,7 +54,7 @@ struct Held {
 }
 
 /// What a span came wrapped in.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 struct Envelope {
     resource: Option<Resource>,
     resource_schema: String,
@@ -110,6 +110,7 @@ impl SpanLinker {
             .window
             .expire(before(self.config.open_limit), before(self.config.remember));
         self.stats.forgotten_openings += forgotten;
+        self.count_learning();
     }
 
     /// Decides and gives out everything, at shutdown.
@@ -117,6 +118,13 @@ impl SpanLinker {
         let mut leaving = Leaving::default();
         self.release(usize::MAX, &mut leaving);
         leaving.into_batch(out);
+        self.count_learning();
+    }
+
+    fn count_learning(&mut self) {
+        let sequences = self.decoder.sequences();
+        self.stats.forgotten_models = sequences.forgotten;
+        self.stats.refused_samples = sequences.refused();
     }
 
     /// What was counted since the start.
@@ -173,12 +181,8 @@ impl SpanLinker {
         {
             let envelope = self.envelope(
                 origin.process,
-                Envelope {
-                    resource: resource.clone(),
-                    resource_schema: schema_url.clone(),
-                    scope,
-                    scope_schema,
-                },
+                (&resource, &schema_url),
+                (scope, scope_schema),
             );
             let mut linkable = false;
             for span in spans {
@@ -201,16 +205,27 @@ impl SpanLinker {
     }
 
     /// The process's last envelope if it is the same, so that one drain gives one group a process.
-    fn envelope(&mut self, process: ProcessKey, envelope: Envelope) -> Arc<Envelope> {
+    fn envelope(
+        &mut self,
+        process: ProcessKey,
+        (resource, resource_schema): (&Option<Resource>, &String),
+        (scope, scope_schema): (Option<InstrumentationScope>, String),
+    ) -> Arc<Envelope> {
         if let Some(last) = self.envelopes.get(&process)
-            && **last == envelope
+            && (&last.resource, &last.resource_schema) == (resource, resource_schema)
+            && (&last.scope, &last.scope_schema) == (&scope, &scope_schema)
         {
             return Arc::clone(last);
         }
         if self.envelopes.len() >= MAX_ENVELOPES {
             self.envelopes.clear();
         }
-        let envelope = Arc::new(envelope);
+        let envelope = Arc::new(Envelope {
+            resource: resource.clone(),
+            resource_schema: resource_schema.clone(),
+            scope,
+            scope_schema,
+        });
         self.envelopes.insert(process, Arc::clone(&envelope));
         envelope
     }
@@ -259,14 +274,13 @@ impl SpanLinker {
     fn learn_process(&mut self, origin: &otlp::Origin) {
         let host = origin
             .host_id
-            .as_ref()
             .map(|id| foldhash::fast::FixedState::default().hash_one(id));
         let process = self.window.process_mut(origin.process);
         process.host = host.or(process.host);
-        if let Some(service) = &origin.service
+        if let Some(service) = origin.service
             && process.service.as_deref() != Some(service)
         {
-            process.service = Some(service.as_str().into());
+            process.service = Some(service.into());
         }
     }
 

@@ -18,6 +18,10 @@ pub struct Stats {
     pub refused: u64,
     /// Open requests forgotten because the window was full or they were too old.
     pub forgotten_openings: u64,
+    /// Processes whose sequences and gaps were forgotten because there were too many.
+    pub forgotten_models: u64,
+    /// Sequences and gaps that were not learned because the process has too many.
+    pub refused_samples: u64,
     /// Spans that already had a trace and went through as they came.
     pub foreign: u64,
     /// Spans without a usable span id; they go through as they came.

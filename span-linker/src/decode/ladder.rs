@@ -12,7 +12,8 @@ use crate::evidence::{Claim, RUNGS, wire_context};
 use crate::window::entry::{Entry, Side, Stage};
 use crate::window::link::{Link, Method, Parent, Reason};
 use crate::window::{Trust, Window};
-use span_model::{ProcessKey, SpanId};
+use span_model::{ProcessKey, SpanId, WireContext};
+use std::iter::once;
 
 /// Two thread rungs that agree.
 const AGREED: f32 = 0.98;
@@ -59,11 +60,12 @@ struct Claims {
 impl Claims {
     fn gather(window: &Window, entry: &Entry) -> Self {
         let mut claims = Self::default();
+        let context = wire_context(window, entry);
         for rung in RUNGS {
             if let Some(place) = claims.by_method.get_mut(rung.method() as usize) {
                 *place = rung
                     .claim(window, entry)
-                    .filter(|claim| is_possible(window, entry, claim));
+                    .filter(|claim| is_possible(window, entry, context, claim));
             }
         }
         claims
@@ -83,7 +85,12 @@ impl Claims {
 }
 
 /// A trace context on the wire is the truth: a request of another trace is not the parent.
-fn is_possible(window: &Window, entry: &Entry, claim: &Claim) -> bool {
+fn is_possible(
+    window: &Window,
+    entry: &Entry,
+    context: Option<WireContext>,
+    claim: &Claim,
+) -> bool {
     let Parent::Span(parent) = claim.parent else {
         return true;
     };
@@ -93,7 +100,7 @@ fn is_possible(window: &Window, entry: &Entry, claim: &Claim) -> bool {
     if entry.side != Side::Egress {
         return true;
     }
-    wire_context(window, entry).is_none_or(|context| {
+    context.is_none_or(|context| {
         let parents = window
             .get(parent)
             .and_then(|parent| wire_context(window, parent));
@@ -212,46 +219,54 @@ enum Grade {
     Nesting(Method, bool),
 }
 
+/// Whether it was serving, and each graded rung against the exact one and against its end.
+type Grades = [Option<Grade>; 1 + 2 * GRADED.len()];
+
 const GRADED: [Method; 3] = [Method::ThreadOrder, Method::Thread, Method::OnlyOpen];
 
-fn grades(window: &Window, entry: &Entry, claims: &Claims) -> Vec<Grade> {
+fn grades(window: &Window, entry: &Entry, claims: &Claims) -> Grades {
+    let mut grades = Grades::default();
     // An open span has no end to compare yet, and is decided only for the sake of another.
     if entry.side != Side::Egress || entry.stage == Stage::Open {
-        return Vec::new();
+        return grades;
     }
-    let serving = window
-        .open_in_process(entry.process, entry.start_ns)
-        .next()
-        .is_some();
-    let mut grades = vec![Grade::Serving(serving)];
+    let mut open = window.open_in_process(entry.process, entry.start_ns);
+    let serving = Grade::Serving(open.next().is_some());
     let exact = claims
         .exact()
         .filter(|(_, claim)| matches!(claim.parent, Parent::Span(_)));
-    for method in GRADED {
-        let Some(claim) = claims.of(method) else {
-            continue;
-        };
-        if let Some((_, exact)) = exact {
-            grades.push(Grade::Exact(method, exact.parent == claim.parent));
-        }
-        let Parent::Span(parent) = claim.parent else {
-            continue;
-        };
-        let parents_end = window.get(parent).and_then(|parent| parent.end_ns);
-        let nested = parents_end
-            .zip(entry.end_ns)
-            .is_none_or(|(parents, own)| own <= parents);
-        grades.push(Grade::Nesting(method, nested));
+    let of_rungs = GRADED.iter().flat_map(|method| {
+        let claim = claims.of(*method);
+        let agrees = claim
+            .zip(exact)
+            .map(|(claim, (_, exact))| Grade::Exact(*method, exact.parent == claim.parent));
+        let nested = claim
+            .and_then(|claim| nests(window, entry, claim))
+            .map(|nested| Grade::Nesting(*method, nested));
+        [agrees, nested]
+    });
+    for (place, grade) in grades.iter_mut().zip(once(Some(serving)).chain(of_rungs)) {
+        *place = grade;
     }
     grades
 }
 
-fn learn(window: &mut Window, process: ProcessKey, grades: &[Grade]) {
-    if grades.is_empty() {
+/// Whether the call ended before the request that a rung gives it to; none without a request.
+fn nests(window: &Window, entry: &Entry, claim: Claim) -> Option<bool> {
+    let Parent::Span(parent) = claim.parent else {
+        return None;
+    };
+    let parents_end = window.get(parent).and_then(|parent| parent.end_ns);
+    let ends = parents_end.zip(entry.end_ns);
+    Some(ends.is_none_or(|(parents, own)| own <= parents))
+}
+
+fn learn(window: &mut Window, process: ProcessKey, grades: &Grades) {
+    if grades.iter().all(Option::is_none) {
         return;
     }
     let trust = &mut window.process_mut(process).trust;
-    for grade in grades {
+    for grade in grades.iter().flatten() {
         match *grade {
             Grade::Serving(serving) => trust.saw_call(serving),
             Grade::Exact(method, agrees) => trust.saw_exact(method, agrees),

@@ -74,20 +74,52 @@ impl Histogram {
     }
 }
 
-/// Bins of which nothing is known.
-pub fn any_gap() -> [f32; BINS] {
-    #[expect(clippy::cast_precision_loss, reason = "a small number")]
-    let share = 1.0 / BINS as f32;
-    [share; BINS]
+/// Probability of each bin while nothing is known.
+#[expect(clippy::cast_precision_loss, reason = "a small number")]
+pub const ANY_GAP: f32 = 1.0 / BINS as f32;
+
+/// Log-density per ns of a gap that falls into this bin with this probability.
+pub fn log_density(bin: usize, probability: f32) -> f32 {
+    (probability / width_ns(bin)).ln()
 }
 
-/// Log-densities per ns of bins with these probabilities, times a factor.
-pub fn log_densities(probabilities: &[f32; BINS], factor: f32) -> [f32; BINS] {
-    let mut logs = [0.0; BINS];
-    for (index, (log, probability)) in logs.iter_mut().zip(probabilities).enumerate() {
-        *log = (factor * probability / width_ns(index)).ln();
+/// How likely a gap of each bin is.
+///
+/// A logarithm costs more than all that leads up to it, and few bins are ever asked for: each
+/// is turned into one when it is asked for first.
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// Probabilities, or log-densities of the bins in `logs`.
+    bins: [f32; BINS],
+    /// One bit a bin.
+    logs: [u64; BINS.div_ceil(64)],
+}
+
+impl Table {
+    /// A table of bins with these probabilities, times a factor.
+    pub fn new(mut probabilities: [f32; BINS], factor: f32) -> Self {
+        for bin in &mut probabilities {
+            *bin *= factor;
+        }
+        Self {
+            bins: probabilities,
+            logs: [0; BINS.div_ceil(64)],
+        }
     }
-    logs
+
+    /// Log-density per ns of a gap of this bin.
+    pub fn log_density(&mut self, bin: usize) -> f32 {
+        let (Some(value), Some(logs)) = (self.bins.get_mut(bin), self.logs.get_mut(bin / 64))
+        else {
+            return f32::MIN;
+        };
+        let bit = 1 << (bin % 64);
+        if *logs & bit == 0 {
+            *logs |= bit;
+            *value = log_density(bin, *value);
+        }
+        *value
+    }
 }
 
 #[cfg(test)]
@@ -119,12 +151,15 @@ mod tests {
         for n in 0..100 {
             histogram.add(50_000 + n * 10, 1.0);
         }
-        let mut probabilities = any_gap();
+        let mut probabilities = [ANY_GAP; BINS];
         histogram.blend(&mut probabilities, 2.0);
         let sum: f32 = probabilities.iter().sum();
         assert!((sum - 1.0).abs() < 0.001, "{sum}");
-        let logs = log_densities(&probabilities, 1.0);
-        assert!(logs[bin(50_000)] > logs[bin(80_000)] + 3.0);
-        assert!(logs[bin(50_000)] > logs[bin(20_000)] + 3.0);
+        let mut table = Table::new(probabilities, 1.0);
+        let mut log = |gap| table.log_density(bin(gap));
+        let first = log(50_000);
+        assert!(first > log(80_000) + 3.0);
+        assert!(first > log(20_000) + 3.0);
+        assert!((first - log(50_000)).abs() < f32::EPSILON, "asked again");
     }
 }

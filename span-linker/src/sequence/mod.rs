@@ -26,7 +26,7 @@ use std::collections::HashMap;
 
 type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
-/// Processes whose models are kept; beyond, the one that was idle longest goes.
+/// Processes whose models are kept; beyond, those that were idle longest go.
 const MAX_PROCESSES: usize = 4096;
 /// A model that has learned less tells nothing.
 const TAUGHT: f32 = 20.0;
@@ -43,6 +43,8 @@ pub struct Sequences {
     turn: u64,
     /// Models thrown away because there were too many.
     pub forgotten: u64,
+    /// What those had refused.
+    refused: u64,
 }
 
 /// What one process has taught.
@@ -63,18 +65,30 @@ impl Sequences {
     pub fn process(&mut self, key: ProcessKey) -> &mut Process {
         self.turn += 1;
         if self.processes.len() >= MAX_PROCESSES && !self.processes.contains_key(&key) {
-            let idle = self
-                .processes
-                .iter()
-                .min_by_key(|(_, process)| process.turn);
-            if let Some(idle) = idle.map(|(key, _)| *key) {
-                self.processes.remove(&idle);
-                self.forgotten += 1;
-            }
+            self.forget_idle();
         }
         let process = self.processes.entry(key).or_default();
         process.turn = self.turn;
         process
+    }
+
+    /// Throws away the eighth that was idle longest: looking for one would cost as much, at
+    /// every turn.
+    fn forget_idle(&mut self) {
+        let mut turns: Vec<u64> = self.processes.values().map(|p| p.turn).collect();
+        turns.sort_unstable();
+        let last = turns.get(MAX_PROCESSES / 8).copied().unwrap_or(u64::MAX);
+        let idle = self.processes.extract_if(|_, process| process.turn < last);
+        for (_, process) in idle {
+            self.forgotten += 1;
+            self.refused += process.model.refused;
+        }
+    }
+
+    /// Samples that were not learned because a model had no room for them.
+    pub fn refused(&self) -> u64 {
+        let models = self.processes.values().map(|process| process.model.refused);
+        self.refused + models.sum::<u64>()
     }
 
     /// Calls of the process that began before this are decided.
@@ -219,3 +233,6 @@ impl Lessons {
         model.refresh();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,7 @@
 //! how often it is so by chance is counted beside them, and the quotient is what
 //! it weighs. In an event loop it settles everything, in Go it helps.
 
-use super::gap::{BINS, Histogram, any_gap, bin, log_densities};
+use super::gap::{ANY_GAP, BINS, Histogram, Table, bin, log_density};
 use super::state::{Event, State, VIEWS, mix};
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -70,7 +70,7 @@ pub struct Model {
     learned: f32,
     compiled: f32,
     version: u32,
-    /// Histograms that found no room.
+    /// Samples whose histogram found no room.
     pub refused: u64,
 }
 
@@ -85,7 +85,7 @@ struct View {
 struct Gaps {
     seen: Histogram,
     /// Log-likelihood of the event with each gap, made when first asked for.
-    table: Option<Box<[f32; BINS]>>,
+    table: Option<Box<Table>>,
     version: u32,
 }
 
@@ -125,34 +125,33 @@ impl Model {
 
     /// Log-density, per ns, of an event following a state, against chance.
     pub fn weigh(&mut self, state: &State, event: &Event) -> f32 {
-        let slot = bin(event.gap_ns);
+        let bin = bin(event.gap_ns);
         for level in 0..VIEWS {
             let key = mix(state.view(level), event.symbol);
-            let Some(gaps) = self.histograms.get(&key) else {
+            let Some(gaps) = self.histograms.get_mut(&key) else {
                 continue;
             };
             if gaps.version == self.version
-                && let Some(table) = &gaps.table
+                && let Some(table) = &mut gaps.table
             {
-                return table.get(slot).copied().unwrap_or(f32::MIN);
+                return table.log_density(bin);
             }
-            let table = self.table(state, event, level);
-            let weight = table.get(slot).copied().unwrap_or(f32::MIN);
+            let mut table = Box::new(self.table(state, event, level));
+            let weight = table.log_density(bin);
             if let Some(gaps) = self.histograms.get_mut(&key) {
-                gaps.table = Some(Box::new(table));
+                gaps.table = Some(table);
                 gaps.version = self.version;
             }
             return weight;
         }
-        let logs = log_densities(&any_gap(), UNSEEN);
-        logs.get(slot).copied().unwrap_or(f32::MIN)
+        log_density(bin, UNSEEN * ANY_GAP)
     }
 
-    /// Log-densities of an event for all gaps, from the coarsest view down to `finest`.
-    fn table(&self, state: &State, event: &Event, finest: usize) -> [f32; BINS] {
+    /// How likely an event is with each gap, from the coarsest view down to `finest`.
+    fn table(&self, state: &State, event: &Event, finest: usize) -> Table {
         let chance = self.chance.of(event.thread());
         let mut probability = UNSEEN * chance;
-        let mut gaps = any_gap();
+        let mut gaps = [ANY_GAP; BINS];
         for level in (finest..VIEWS).rev() {
             let view = state.view(level);
             if let Some(view) = self.views.get(&view) {
@@ -164,7 +163,7 @@ impl Model {
                 seen.seen.blend(&mut gaps, lean);
             }
         }
-        log_densities(&gaps, probability / chance)
+        Table::new(gaps, probability / chance)
     }
 
     /// Log-density, per ns, of a call of this kind that no request of the process asked for.

@@ -12,7 +12,7 @@ mod queue;
 mod timeline;
 mod trust;
 
-use entry::{Entry, Moment, Side, Stage};
+use entry::{Entry, MAX_TOKENS, Moment, Side, Stage};
 use link::{Link, Trace};
 use postings::{Postings, Tag};
 pub use process::Process;
@@ -20,7 +20,7 @@ use process::Processes;
 use queue::Queue;
 use span_model::{ProcessKey, SpanId, TraceId};
 use std::collections::HashMap;
-use timeline::Timeline;
+use timeline::{Line, Timeline, lines};
 pub use trust::Trust;
 
 /// A hash map with a fast, seeded hasher: ids come off the wire, so the seed matters.
@@ -46,14 +46,6 @@ pub struct Window {
     /// Ended requests that came in since returns were measured.
     unmeasured: Vec<SpanId>,
     walk: u32,
-}
-
-/// What a timeline is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Line {
-    Process(ProcessKey),
-    Thread(ProcessKey, u32),
-    Calls(ProcessKey),
 }
 
 /// What became of a span that was put in.
@@ -213,6 +205,10 @@ impl Window {
         if let Some(entry) = self.get_mut(id) {
             entry.stage = Stage::Exported;
             entry.since = now;
+            if entry.side == Side::Egress {
+                // Only those of requests are looked for later.
+                entry.facts.tokens = Vec::new();
+            }
             self.exported.push(id, now);
         }
     }
@@ -394,7 +390,7 @@ impl Window {
 
     fn insert(&mut self, entry: Entry) {
         let id = entry.id;
-        for key in self.posting_keys(&entry) {
+        for key in self.posting_keys(&entry).into_iter().flatten() {
             self.postings.insert(key, id);
         }
         for line in lines(&entry) {
@@ -423,7 +419,7 @@ impl Window {
         let slot = self.index.remove(&id)?;
         let entry = self.slots.get_mut(slot as usize)?.take()?;
         self.free.push(slot);
-        for key in self.posting_keys(&entry) {
+        for key in self.posting_keys(&entry).into_iter().flatten() {
             self.postings.remove(key, id);
         }
         for line in lines(&entry) {
@@ -448,17 +444,19 @@ impl Window {
         }
     }
 
-    fn posting_keys(&self, entry: &Entry) -> Vec<u64> {
-        let mut keys = Vec::with_capacity(2);
+    fn posting_keys(&self, entry: &Entry) -> [Option<u64>; MAX_TOKENS + 2] {
+        let mut keys = [None; MAX_TOKENS + 2];
+        let [read, context, tokens @ ..] = &mut keys;
+        *read = self.read_key(entry);
         if entry.side == Side::Ingress {
-            let context = entry.facts.context;
-            keys.extend(
-                context.map(|c| self.postings.key(Tag::Context, (entry.process, c.trace_id))),
-            );
-            let key = |token| self.postings.key(Tag::Token, (entry.process, token));
-            keys.extend(entry.facts.tokens.iter().copied().map(key));
+            let (process, facts) = (entry.process, &entry.facts);
+            *context = facts
+                .context
+                .map(|c| self.postings.key(Tag::Context, (process, c.trace_id)));
+            for (place, token) in tokens.iter_mut().zip(&facts.tokens) {
+                *place = Some(self.postings.key(Tag::Token, (process, *token)));
+            }
         }
-        keys.extend(self.read_key(entry));
         keys
     }
 
@@ -484,19 +482,6 @@ fn is_current(
         .get(&id)
         .and_then(|slot| slots.get(*slot as usize)?.as_ref());
     entry.is_some_and(|entry| entry.stage == stage && entry.since == since)
-}
-
-fn lines(entry: &Entry) -> impl Iterator<Item = Line> + use<> {
-    let (process, tid) = (entry.process, entry.facts.request_tid);
-    let (whole, thread) = match entry.side {
-        Side::Ingress => (
-            Some(Line::Process(process)),
-            (tid != 0).then_some(Line::Thread(process, tid)),
-        ),
-        Side::Egress => (Some(Line::Calls(process)), None),
-        Side::Foreign => (None, None),
-    };
-    whole.into_iter().chain(thread)
 }
 
 #[cfg(test)]

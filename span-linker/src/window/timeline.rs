@@ -5,11 +5,34 @@
 //! interval and the time, plus the intervals of those it cannot skip. What is
 //! taken out stays as a blank until its bucket is empty.
 
-use span_model::SpanId;
+use super::entry::{Entry, Side};
+use span_model::{ProcessKey, SpanId};
 use std::collections::BTreeMap;
 
 /// Buckets are 2^27 ns = 134 ms of starts.
 const BUCKET_BITS: u32 = 27;
+
+/// What a timeline is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Line {
+    Process(ProcessKey),
+    Thread(ProcessKey, u32),
+    Calls(ProcessKey),
+}
+
+/// The timelines that a span is on.
+pub fn lines(entry: &Entry) -> impl Iterator<Item = Line> + use<> {
+    let (process, tid) = (entry.process, entry.facts.request_tid);
+    let (whole, thread) = match entry.side {
+        Side::Ingress => (
+            Some(Line::Process(process)),
+            (tid != 0).then_some(Line::Thread(process, tid)),
+        ),
+        Side::Egress => (Some(Line::Calls(process)), None),
+        Side::Foreign => (None, None),
+    };
+    whole.into_iter().chain(thread)
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Interval {
