@@ -158,7 +158,7 @@ impl Driver {
             () = self.work() => true,
         };
         if !finished {
-            self.abandon();
+            self.abandon().await;
         }
     }
 
@@ -339,11 +339,12 @@ impl Driver {
 
     /// Refuses or counts what has not reached the exporters. Errs high: some exporters may have
     /// taken the batch that was being handed over, and processors might have dropped some.
-    fn abandon(&mut self) {
+    async fn abandon(&mut self) {
         const WHY: NotTaken = NotTaken(Loss::Shutdown);
         self.input.close();
         let mut left = Vec::new();
-        while let Ok(batch) = self.input.try_recv() {
+        // Not `try_recv`: a sender that has its place may not have put its batch there yet.
+        while let Some(batch) = self.input.recv().await {
             left.push(batch);
         }
         left.extend(self.ready.drain(..));

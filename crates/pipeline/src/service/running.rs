@@ -19,8 +19,9 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Exporters are back at the deadline by themselves; this is for one that hangs.
-const EXPORTER_GRACE: Duration = Duration::from_millis(500);
+/// Receivers and exporters are back at the deadline by themselves, or nearly; this is for one
+/// that hangs.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// The ways into the pipelines. While this lives, none of them ends.
 pub(super) type Inputs = BTreeMap<ComponentId, Input>;
@@ -169,8 +170,8 @@ impl Up {
         join_until(&mut self.pipeline_tasks, halfway).await;
         self.abandon.cancel();
         join_until(&mut self.pipeline_tasks, deadline).await;
-        // They have seen that the pipelines take nothing, and count what they still had.
-        join_until(&mut self.receiver_tasks, deadline).await;
+        // They see that the pipelines take nothing, and count what they still had.
+        join_until(&mut self.receiver_tasks, deadline + GRACE).await;
         self.count_stuck();
         self.pipeline_tasks.abort_all();
         self.receiver_tasks.abort_all();
@@ -179,12 +180,12 @@ impl Up {
             let shutdown = async move { exporter.shutdown(deadline).await };
             self.draining.spawn(shutdown);
         }
-        join_until(&mut self.draining, deadline + EXPORTER_GRACE).await;
+        join_until(&mut self.draining, deadline + GRACE).await;
         let mut extensions: Vec<_> = self.extensions.into_values().collect();
         extensions.sort_by_key(|live| std::cmp::Reverse(live.turn));
         for live in extensions {
-            let stopped = live.extension.shutdown(deadline + EXPORTER_GRACE);
-            let _ = tokio::time::timeout(EXPORTER_GRACE, stopped).await;
+            let stopped = live.extension.shutdown(deadline + GRACE);
+            let _ = tokio::time::timeout(GRACE, stopped).await;
         }
         // Last, so that it tells of all of that.
         self.push.stop(PUSH_GRACE).await;
