@@ -177,7 +177,10 @@ fn check_readable(spans: &[Span]) -> Result<()> {
             .attributes
             .keys()
             .find(|key| key.starts_with("@jaeger"));
-        ensure!(warned.is_none(), "Jaeger warns: {span:#?}");
+        let parent = spans
+            .iter()
+            .find(|other| other.span_id == span.parent_span_id);
+        ensure!(warned.is_none(), "Jaeger warns: {span:#?} of {parent:#?}");
     }
     let hosts: BTreeSet<_> = spans
         .iter()

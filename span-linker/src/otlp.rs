@@ -26,13 +26,14 @@ const PEER_SERVICE: &str = "peer.service";
 #[derive(Clone, Copy, Debug)]
 pub struct Origin<'a> {
     pub process: ProcessKey,
-    pub host_id: Option<&'a str>,
+    /// Times of spans with the same are of one clock: the start of a kernel, else the host.
+    pub clock: Option<&'a str>,
     pub service: Option<&'a str>,
 }
 
 /// Reads a resource.
 pub fn origin(resource: Option<&Resource>) -> Origin<'_> {
-    let mut host_id = None;
+    let (mut host_id, mut boot_id) = (None, None);
     let mut service = None;
     let mut pid = 0;
     for attribute in resource
@@ -41,6 +42,9 @@ pub fn origin(resource: Option<&Resource>) -> Origin<'_> {
     {
         match (attribute.key.as_str(), any_value(attribute)) {
             (semconv::HOST_ID, Some(AnyValue::StringValue(text))) => host_id = Some(text.as_str()),
+            (semconv::DEEPTRACE_BOOT_ID, Some(AnyValue::StringValue(text))) => {
+                boot_id = Some(text.as_str());
+            }
             (semconv::SERVICE_NAME, Some(AnyValue::StringValue(text))) => {
                 service = Some(text.as_str());
             }
@@ -51,7 +55,7 @@ pub fn origin(resource: Option<&Resource>) -> Origin<'_> {
     let process = ProcessKey::new(host_id.unwrap_or_default(), pid);
     Origin {
         process,
-        host_id,
+        clock: boot_id.or(host_id),
         service,
     }
 }

@@ -272,11 +272,11 @@ impl SpanLinker {
     }
 
     fn learn_process(&mut self, origin: &otlp::Origin) {
-        let host = origin
-            .host_id
+        let clock = origin
+            .clock
             .map(|id| foldhash::fast::FixedState::default().hash_one(id));
         let process = self.window.process_mut(origin.process);
-        process.host = host.or(process.host);
+        process.clock = clock.or(process.clock);
         if let Some(service) = origin.service
             && process.service.as_deref() != Some(service)
         {
@@ -407,17 +407,17 @@ fn write_callee(window: &Window, id: SpanId, trace: Trace, span: &mut Span) -> O
 /// read the answer. The true times lie inside: the request was sent no later
 /// than it was received. A side that saw no proper end bounds nothing.
 fn tighten(window: &Window, entry: &Entry, span: &mut Span) {
-    let host = |entry: &Entry| {
+    let clock = |entry: &Entry| {
         window
             .process(entry.process)
-            .and_then(|process| process.host)
+            .and_then(|process| process.clock)
     };
     let other = match entry.side {
         Side::Egress => window.callee(entry.id),
         Side::Ingress => entry.facts.caller.and_then(|caller| window.get(caller)),
         Side::Foreign => None,
     };
-    let Some(other) = other.filter(|other| host(entry).is_some() && host(other) == host(entry))
+    let Some(other) = other.filter(|other| clock(entry).is_some() && clock(other) == clock(entry))
     else {
         return;
     };

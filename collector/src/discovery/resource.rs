@@ -58,6 +58,7 @@ pub fn build(process: &Process, details: &Details, host: &HostFacts, users: &Use
     }
     resource.put(semconv::HOST_ID, host.id.clone());
     resource.put(semconv::HOST_NAME, host.name.clone());
+    resource.put(semconv::DEEPTRACE_BOOT_ID, host.boot_id.clone());
     resource.put(semconv::HOST_ARCH, host.arch);
     resource.put(semconv::OS_TYPE, "linux");
     resource.put(semconv::TELEMETRY_DISTRO_NAME, "deeptrace");
@@ -213,6 +214,7 @@ mod tests {
             ("container.id", "abc"),
             ("host.id", "host-a"),
             ("host.name", "a"),
+            ("deeptrace.boot.id", "boot"),
             ("host.arch", "amd64"),
             ("os.type", "linux"),
             ("telemetry.distro.name", "deeptrace"),

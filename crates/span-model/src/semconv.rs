@@ -60,6 +60,8 @@ names! {
     URL_QUERY = "url.query";
     URL_SCHEME = "url.scheme";
     USER_AGENT_ORIGINAL = "user_agent.original";
+    /// What runs under one start of one kernel shares a clock, whatever `host.id` each is given.
+    DEEPTRACE_BOOT_ID = "deeptrace.boot.id";
     /// Why a span has no response: a closed list, see `docs/usage.md`.
     DEEPTRACE_INCOMPLETE = "deeptrace.incomplete";
 }

@@ -14,8 +14,8 @@ const MAX_IDLE: usize = 16_384;
 pub struct Process {
     /// `service.name`, once a finished span told it.
     pub service: Option<Arc<str>>,
-    /// Hash of `host.id`, once a finished span told it.
-    pub host: Option<u64>,
+    /// Hash of what says which clock its times are of, once a finished span told it.
+    pub clock: Option<u64>,
     /// How far thread evidence can be trusted in it.
     pub trust: Trust,
     entries: u32,
