@@ -31,7 +31,7 @@ impl Totals {
                     let help = "Records that the kernel side put into the ring buffer.";
                     self.total("deeptrace_kernel_records", help, &[("cpu", &cpu)], *value);
                 } else if counter.is_loss() {
-                    self.kernel_lost(reason, &cpu, *value);
+                    self.kernel_lost(&[("reason", reason), ("cpu", &cpu)], *value);
                 } else {
                     let help = "System calls that the kernel side passed over, with nothing lost.";
                     let labels = [("reason", reason), ("cpu", &cpu)];
@@ -42,14 +42,15 @@ impl Totals {
     }
 
     /// Runs of BPF programs that the kernel left out: it does not tell on which CPU.
-    pub fn missed(&mut self, runs: u64) {
-        self.kernel_lost("missed", "all", runs);
+    pub fn missed(&mut self, programs: &[(&str, u64)]) {
+        for (program, runs) in programs {
+            self.kernel_lost(&[("reason", "missed"), ("program", program)], *runs);
+        }
     }
 
-    fn kernel_lost(&mut self, reason: &str, cpu: &str, count: u64) {
+    fn kernel_lost(&mut self, labels: &[(&str, &str)], count: u64) {
         let help = "Records that the kernel side lost, wholly or in part.";
-        let labels = [("reason", reason), ("cpu", cpu)];
-        self.total("deeptrace_kernel_lost", help, &labels, count);
+        self.total("deeptrace_kernel_lost", help, labels, count);
     }
 
     /// How full the ring buffer has been.

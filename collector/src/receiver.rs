@@ -370,7 +370,7 @@ impl Worker {
         self.totals
             .discovery(self.world.table.counts(), self.world.table.traced().count());
         self.totals.records(self.undecodable, self.unread);
-        self.totals.missed(self.capture.missed());
+        self.totals.missed(&self.capture.missed());
     }
 }
 

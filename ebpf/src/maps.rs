@@ -37,11 +37,11 @@ pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::A
 #[map]
 pub static SCRATCH: Array<Scratch> = Array::with_max_entries(1, 0);
 
-/// Where `tcp_state` puts its record together. Not in [`SCRATCH`]: it runs in
-/// interrupts too, in the middle of another program and from Linux 7.0 on of itself,
-/// hence two entries. Kernel only.
+/// Where `tcp_state` (entries 0 and 1) and `tcp_state_again` (2 and 3) put their records
+/// together. Not in [`SCRATCH`]: they run in interrupts too, in the middle of another
+/// program and from Linux 7.0 on of themselves, hence two entries each. Kernel only.
 #[map]
-pub static STATE_SCRATCH: PerCpuArray<StateScratch> = PerCpuArray::with_max_entries(2, 0);
+pub static STATE_SCRATCH: PerCpuArray<StateScratch> = PerCpuArray::with_max_entries(4, 0);
 
 /// The programs that `sys_exit` continues in, by [`Stage`]. User space writes.
 #[map]
@@ -78,6 +78,8 @@ pub struct Scratch {
 pub struct StateScratch {
     /// Not 0: in use.
     pub busy: u64,
+    /// In entries 0 and 1: what `tcp_state` was run for, until `tcp_state_again` sees it.
+    pub seen: u64,
     pub sock: SockCopy,
     pub record: SocketRecord,
 }

@@ -17,12 +17,15 @@ const RECORD_HEADER_BYTES: u64 = 8;
 
 /// Program in the object, raw tracepoint it goes to.
 const PROGRAMS: [(&str, &str); 4] = [
-    ("tcp_state", "inet_sock_set_state"),
+    (TCP_STATE, "inet_sock_set_state"),
     ("process_fork", "sched_process_fork"),
     ("process_exec", "sched_process_exec"),
     ("process_exit", "sched_process_exit"),
 ];
 
+const TCP_STATE: &str = "tcp_state";
+/// Attached after [`TCP_STATE`] where tasks can be preempted in it.
+const TCP_STATE_AGAIN: (&str, &str) = ("tcp_state_again", "inet_sock_set_state");
 /// The first kernel on which a task can be preempted in a program on a raw tracepoint.
 const FIRST_PREEMPTIBLE: u32 = 7;
 
@@ -135,8 +138,10 @@ impl Capture {
             .load(OBJECT)
             .map_err(load_error)?;
         let mut stages = take(&mut programs, "STAGES", ProgramArray::try_from)?;
-        let hooks = hook_calls(&mut programs, &mut stages)?;
-        for (name, tracepoint) in PROGRAMS {
+        let preemptible = is_preemptible(rustix::system::uname().release());
+        let hooks = hook_calls(&mut programs, &mut stages, preemptible)?;
+        let again = preemptible.then_some(TCP_STATE_AGAIN);
+        for (name, tracepoint) in PROGRAMS.into_iter().chain(again) {
             attach(&mut programs, name, tracepoint)?;
         }
         let records = take(&mut programs, "RECORDS", RingBuf::try_from)?;
@@ -232,15 +237,27 @@ impl Capture {
         Counter::ALL.into_iter().map(read).collect()
     }
 
-    /// How often the kernel did not run a program since it was at work already on that
-    /// processor. Kernels tell from 6.2 on.
-    pub fn missed(&self) -> u64 {
+    /// By program, how often the kernel did not run it since it was at work already on that
+    /// processor, less what [`Counter::Preempted`] says was done all the same. Kernels tell from
+    /// 6.2 on.
+    pub fn missed(&self) -> Vec<(&'static str, u64)> {
         let names = PROGRAMS.iter().map(|(name, _)| *name);
         let missed = names.chain([self.sys_exit]).filter_map(|name| {
             let program = self.programs.program(name)?;
-            misses(program.fd().ok()?.as_fd().as_raw_fd())
+            let missed = misses(program.fd().ok()?.as_fd().as_raw_fd())?;
+            let done = if name == TCP_STATE {
+                self.done_again()
+            } else {
+                0
+            };
+            Some((name, missed.saturating_sub(done)))
         });
-        missed.sum()
+        missed.collect()
+    }
+
+    fn done_again(&self) -> u64 {
+        let done = self.counters.get(&(Counter::Preempted as u32), 0);
+        done.map_or(0, |values| values.iter().sum())
     }
 }
 
@@ -274,8 +291,9 @@ const TRACEPOINT: Hooks = Hooks {
 fn hook_calls(
     programs: &mut Ebpf,
     stages: &mut ProgramArray<MapData>,
+    preemptible: bool,
 ) -> Result<&'static Hooks, CaptureError> {
-    if is_preemptible(rustix::system::uname().release()) {
+    if preemptible {
         match attach_calls(programs, &TRACEPOINT, stages) {
             Ok(()) => return Ok(&TRACEPOINT),
             Err(error) => tracing::warn!(

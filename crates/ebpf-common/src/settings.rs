@@ -198,11 +198,14 @@ pub enum Counter {
     NotConnected = 15,
     /// A program that this one continues in was not there: a record was lost.
     NoStage = 16,
+    /// A change of state that `tcp_state` was not run for: `tcp_state_again` did its work (not a
+    /// loss).
+    Preempted = 17,
 }
 
 impl Counter {
     /// Every counter, in the order of its number.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Submitted,
         Self::RingFull,
         Self::NotSelected,
@@ -220,6 +223,7 @@ impl Counter {
         Self::NoScratch,
         Self::NotConnected,
         Self::NoStage,
+        Self::Preempted,
     ];
 
     /// Metric label.
@@ -242,6 +246,7 @@ impl Counter {
             Self::NoScratch => "no_scratch",
             Self::NotConnected => "not_connected",
             Self::NoStage => "no_stage",
+            Self::Preempted => "preempted",
         }
     }
 

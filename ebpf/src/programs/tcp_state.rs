@@ -3,6 +3,12 @@
 //!
 //! The end comes from here and not from close(2): at its exit the file is gone,
 //! and a descriptor that was duplicated or inherited ends nothing.
+//!
+//! From Linux 7.0 on a task can be preempted in `tcp_state`, and until it goes on the kernel does
+//! not run that program for other tasks of this CPU. `tcp_state_again`, attached after it, does
+//! so for what it was not run for; what both do, user space takes once. A tracepoint on which
+//! programs are not preempted would not do, as for `sys_exit`: there a program is not run in an
+//! interrupt of any other one.
 
 use crate::emit::{begin, submit_bare, submit_process};
 use crate::maps::{STATE_SCRATCH, StateScratch, count, offsets, settings};
@@ -21,14 +27,63 @@ const TCP_LISTEN: u64 = 10;
 
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 pub fn tcp_state(ctx: RawTracePointContext) -> i32 {
-    if let Err(counter) = try_tcp_state(&ctx) {
-        count(counter);
-    }
+    let (Some(first), Some(second)) = (entry(0), entry(1)) else {
+        count(Counter::NoScratch);
+        return 0;
+    };
+    // The second, if the other program is still to come for what the first has.
+    let free = if first.seen == 0 { first } else { second };
+    free.seen = name_of(&ctx);
+    run(&ctx, 0);
     0
 }
 
+#[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+pub fn tcp_state_again(ctx: RawTracePointContext) -> i32 {
+    let (Some(first), Some(second)) = (entry(0), entry(1)) else {
+        count(Counter::NoScratch);
+        return 0;
+    };
+    for entry in [second, first] {
+        if entry.seen == name_of(&ctx) {
+            entry.seen = 0;
+            return 0;
+        }
+    }
+    count(Counter::Preempted);
+    run(&ctx, 2);
+    0
+}
+
+/// Tells a change of state from others of this CPU: addresses of the kernel have their first
+/// eight bits set.
 #[inline(always)]
-fn try_tcp_state(ctx: &RawTracePointContext) -> Result<(), Counter> {
+fn name_of(ctx: &RawTracePointContext) -> u64 {
+    ctx.arg::<u64>(0) ^ (ctx.arg::<i32>(2) as u64) << 56
+}
+
+#[inline(always)]
+fn entry(index: u32) -> Option<&'static mut StateScratch> {
+    // SAFETY: a live entry of this CPU; a run marks its own as busy.
+    unsafe { STATE_SCRATCH.get_ptr_mut(index).map(|entry| &mut *entry) }
+}
+
+/// Works in the entry of this index or, in an interrupt of a run that does, in the next.
+#[inline(always)]
+fn run(ctx: &RawTracePointContext, index: u32) {
+    let free = entry(index).filter(|entry| entry.busy == 0);
+    let Some(scratch) = free.or_else(|| entry(index + 1)) else {
+        return count(Counter::NoScratch);
+    };
+    scratch.busy = 1;
+    if let Err(counter) = try_tcp_state(ctx, scratch) {
+        count(counter);
+    }
+    scratch.busy = 0;
+}
+
+#[inline(always)]
+fn try_tcp_state(ctx: &RawTracePointContext, scratch: &mut StateScratch) -> Result<(), Counter> {
     let sock: u64 = ctx.arg(0);
     let state: u64 = ctx.arg::<i32>(2) as u64;
     match state {
@@ -37,8 +92,8 @@ fn try_tcp_state(ctx: &RawTracePointContext) -> Result<(), Counter> {
             let port: u16 = read(sock, offsets().sock_dport)?;
             report(ProcessEvent::Connect, u16::from_be(port))
         }
-        TCP_FIN_WAIT1 | TCP_LAST_ACK => ended(sock, Call::LocalClose),
-        TCP_CLOSE => ended(sock, Call::Closed),
+        TCP_FIN_WAIT1 | TCP_LAST_ACK => ended(scratch, sock, Call::LocalClose),
+        TCP_CLOSE => ended(scratch, sock, Call::Closed),
         _ => Ok(()),
     }
 }
@@ -58,25 +113,7 @@ fn report(event: ProcessEvent, port: u16) -> Result<(), Counter> {
 }
 
 #[inline(always)]
-fn ended(sock: u64, call: Call) -> Result<(), Counter> {
-    let scratch = free_scratch()?;
-    scratch.busy = 1;
-    let done = submit_end(scratch, sock, call);
-    scratch.busy = 0;
-    done
-}
-
-/// The entry of this CPU that no interrupted run of this program uses.
-#[inline(always)]
-fn free_scratch() -> Result<&'static mut StateScratch, Counter> {
-    // SAFETY: live entries of this CPU; who uses one has marked it.
-    let entry = |index| unsafe { STATE_SCRATCH.get_ptr_mut(index).map(|entry| &mut *entry) };
-    let first = entry(0).filter(|entry| entry.busy == 0);
-    first.or_else(|| entry(1)).ok_or(Counter::NoScratch)
-}
-
-#[inline(always)]
-fn submit_end(scratch: &mut StateScratch, sock: u64, call: Call) -> Result<(), Counter> {
+fn ended(scratch: &mut StateScratch, sock: u64, call: Call) -> Result<(), Counter> {
     let StateScratch {
         record, sock: copy, ..
     } = scratch;
