@@ -316,18 +316,40 @@ async fn what_cannot_be_used_leaves_the_old_one_running() {
     assert!(written.values().all(|times| *times == 1));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_exporter_that_is_replaced_sends_what_it_had() {
-    let ok = || Answer {
+/// How often each span came to these peers.
+fn received(peers: &[&Peer]) -> BTreeMap<Vec<u8>, u64> {
+    let mut ids = BTreeMap::new();
+    for seen in peers.iter().flat_map(|peer| peer.seen()) {
+        let request = ExportTraceServiceRequest::decode(seen.body).unwrap();
+        let scopes = request
+            .resource_spans
+            .into_iter()
+            .flat_map(|one| one.scope_spans);
+        for span in scopes.flat_map(|scope| scope.spans) {
+            *ids.entry(span.span_id).or_default() += 1;
+        }
+    }
+    ids
+}
+
+fn accepts() -> Answer {
+    Answer {
         status: 200,
         headers: vec![("content-type", "application/x-protobuf".to_owned())],
         ..Answer::default()
-    };
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_exporter_that_is_replaced_sends_what_it_had() {
     let slow = Answer {
         delay: Duration::from_millis(300),
-        ..ok()
+        ..accepts()
     };
-    let (old, new) = (Peer::http(vec![slow]).await, Peer::http(vec![ok()]).await);
+    let (old, new) = (
+        Peer::http(vec![slow]).await,
+        Peer::http(vec![accepts()]).await,
+    );
     let exporter = |port: u16| {
         format!(
             "{{otlp_http: {{endpoint: 'http://127.0.0.1:{port}', compression: none, \
@@ -340,19 +362,50 @@ async fn an_exporter_that_is_replaced_sends_what_it_had() {
     running.reload(&second, "taken_over").await;
     wait_for(|| !new.seen().is_empty()).await;
     let summary = running.stop().await;
-    let mut ids = BTreeMap::<Vec<u8>, u64>::new();
-    for seen in old.seen().into_iter().chain(new.seen()) {
-        let request = ExportTraceServiceRequest::decode(seen.body).unwrap();
-        let scopes = request
-            .resource_spans
-            .into_iter()
-            .flat_map(|one| one.scope_spans);
-        for span in scopes.flat_map(|scope| scope.spans) {
-            *ids.entry(span.span_id).or_default() += 1;
-        }
-    }
     assert!(!old.seen().is_empty());
+    let ids = received(&[&old, &new]);
     assert_eq!(ids.len() as u64, total(&summary.samples, "made"));
+    assert!(ids.values().all(|times| *times == 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_on_disk_goes_on_in_the_exporter_that_takes_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let away = Answer {
+        status: 503,
+        ..Answer::default()
+    };
+    let (old, new) = (
+        Peer::http(vec![away]).await,
+        Peer::http(vec![accepts()]).await,
+    );
+    let config = |port: u16| {
+        let exporter = format!(
+            "{{otlp_http: {{endpoint: 'http://127.0.0.1:{port}', compression: none, \
+             retry_on_failure: {{initial_interval: 10ms, max_interval: 10ms}}, \
+             sending_queue: {{queue_size: 100000, storage: file_storage}}}}}}"
+        );
+        let storage = format!(
+            "extensions: {{file_storage: {{directory: {:?}}}}}\n",
+            dir.path()
+        );
+        let yaml = yaml("{}", "", &exporter, "otlp_http");
+        storage + &yaml.replace("service:\n", "service:\n  extensions: [file_storage]\n")
+    };
+    let running = Flow::start(&config(old.port));
+    running.flow().await;
+    // Twice, so that what was stored while another had the file is there too.
+    running
+        .reload(&config(old.port).replace("10ms", "20ms"), "taken_over")
+        .await;
+    running.reload(&config(new.port), "taken_over").await;
+    let summary = running.stop().await;
+    let made = total(&summary.samples, "made");
+    assert!(!old.seen().is_empty());
+    assert_eq!(total(&summary.samples, "otelcol_exporter_sent_spans"), made);
+    assert_eq!(total(&summary.samples, "deeptrace_lost_spans"), 0);
+    let ids = received(&[&new]);
+    assert_eq!(ids.len() as u64, made);
     assert!(ids.values().all(|times| *times == 1));
 }
 
