@@ -15,7 +15,7 @@ use crate::otlp;
 use crate::stats::Stats;
 use crate::window::entry::{Entry, Moment, Side, Stage};
 use crate::window::link::{Link, Reason, Trace};
-use crate::window::{Admission, FastMap, Window};
+use crate::window::{Admission, FastMap, Place, Window};
 use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
@@ -36,9 +36,10 @@ pub struct SpanLinker {
     config: Config,
     decoder: Decoder,
     window: Window,
-    held: FastMap<SpanId, Box<Held>>,
+    /// What waits for its decision, at the places of the window's entries.
+    held: Vec<Option<Box<Held>>>,
     /// Held spans in the order of their arrival.
-    waiting: VecDeque<(Moment, SpanId)>,
+    waiting: VecDeque<(Moment, Place)>,
     /// The last envelope of each process: what came in apart leaves together.
     envelopes: FastMap<ProcessKey, Arc<Envelope>>,
     stats: Stats,
@@ -75,7 +76,7 @@ impl SpanLinker {
             config,
             decoder,
             window: Window::default(),
-            held: FastMap::default(),
+            held: Vec::new(),
             waiting: VecDeque::new(),
             envelopes: FastMap::default(),
             stats: Stats::default(),
@@ -139,7 +140,7 @@ impl SpanLinker {
 
     /// Spans that wait for their decision.
     pub fn held_spans(&self) -> usize {
-        self.held.len()
+        self.waiting.len()
     }
 
     fn advance(&mut self, now: Monotonic) {
@@ -254,21 +255,31 @@ impl SpanLinker {
             return false;
         }
         let admission = self.window.hold(entry, self.now);
-        if admission == Admission::New {
-            self.waiting.push_back((self.now, id));
-        } else {
+        let place = self
+            .window
+            .place(id)
+            .filter(|_| admission != Admission::Duplicate);
+        if admission != Admission::New {
             self.stats.duplicates += 1;
         }
-        if admission != Admission::Duplicate {
-            self.held.insert(
-                id,
-                Box::new(Held {
-                    envelope: Arc::clone(envelope),
-                    span,
-                }),
-            );
+        if let Some(place) = place {
+            if admission == Admission::New {
+                self.waiting.push_back((self.now, place));
+            }
+            let envelope = Arc::clone(envelope);
+            self.keep(place, Held { envelope, span });
         }
         true
+    }
+
+    fn keep(&mut self, place: Place, held: Held) {
+        let place = place as usize;
+        if self.held.len() <= place {
+            self.held.resize_with(place + 1, || None);
+        }
+        if let Some(slot) = self.held.get_mut(place) {
+            *slot = Some(Box::new(held));
+        }
     }
 
     fn learn_process(&mut self, origin: &otlp::Origin) {
@@ -291,8 +302,8 @@ impl SpanLinker {
             if self.window.forget_oldest(Stage::Exported) {
                 continue;
             }
-            if let Some((_, id)) = self.waiting.pop_front() {
-                self.refuse(id, leaving);
+            if let Some((_, place)) = self.waiting.pop_front() {
+                self.refuse(place, leaving);
             } else if self.window.forget_oldest(Stage::Open) {
                 self.stats.forgotten_openings += 1;
             } else {
@@ -301,16 +312,15 @@ impl SpanLinker {
         }
     }
 
-    fn refuse(&mut self, id: SpanId, leaving: &mut Leaving) {
-        if self
-            .window
-            .get(id)
-            .is_some_and(|entry| entry.link.is_none())
+    fn refuse(&mut self, place: Place, leaving: &mut Leaving) {
+        if let Some(entry) = self.window.at(place)
+            && entry.link.is_none()
         {
-            self.window.set_link(id, Link::None(Reason::WindowFull));
+            self.window
+                .set_link(entry.id, Link::None(Reason::WindowFull));
         }
         self.stats.refused += 1;
-        self.leave(id, leaving);
+        self.leave(place, leaving);
     }
 }
 
@@ -328,24 +338,25 @@ impl SpanLinker {
         self.window.measure_returns();
         let count = count.min(self.waiting.len());
         let window = &self.window;
-        let key = |id: SpanId| {
-            window
-                .get(id)
-                .map(|entry| (entry.end_ns, entry.start_ns, id))
+        let key = |place| {
+            let entry = window.at(place)?;
+            Some((entry.end_ns, entry.start_ns, entry.id, place))
         };
         let mut due: Vec<_> = self
             .waiting
             .drain(..count)
-            .filter_map(|(_, id)| key(id))
+            .filter_map(|(_, place)| key(place))
             .collect();
         due.sort_unstable();
-        for (_, _, id) in due {
-            self.leave(id, leaving);
+        for (.., place) in due {
+            self.leave(place, leaving);
         }
     }
 
-    fn leave(&mut self, id: SpanId, leaving: &mut Leaving) {
-        let Some(held) = self.held.remove(&id) else {
+    fn leave(&mut self, place: Place, leaving: &mut Leaving) {
+        let held = self.held.get_mut(place as usize).and_then(Option::take);
+        let id = self.window.at(place).map(|entry| entry.id);
+        let (Some(held), Some(id)) = (held, id) else {
             return;
         };
         let Held { envelope, mut span } = *held;
@@ -373,7 +384,7 @@ impl SpanLinker {
             }
             tighten(&self.window, entry, &mut span);
         }
-        self.window.exported(id, self.now);
+        self.window.exported(place, self.now);
         leaving.push(&envelope, span);
     }
 }

@@ -36,7 +36,7 @@ fn a_remembered_span_costs_less_than_400_bytes() {
         let mut entry = Entry::new(span, side, ProcessKey(n % 16), n * 1000, facts);
         entry.end_ns = Some(n * 1000 + 900);
         window.hold(entry, Moment(n));
-        window.exported(span, Moment(n));
+        window.exported(window.place(span).unwrap(), Moment(n));
     }
     assert_eq!(window.len(), 400_000);
     let cost = (resident().unwrap_or(before) - before) / window.len();

@@ -56,6 +56,8 @@ pub struct Entry {
     pub kind: u32,
     /// What was observed.
     pub facts: LinkFacts,
+    /// Client spans: the server span that the request arrived as, once that is known.
+    pub callee: Option<SpanId>,
     /// Its parent, once decided; it does not change after a span that depends on it has left,
     /// except that a root may still find its caller.
     pub link: Option<Link>,
@@ -93,6 +95,7 @@ impl Entry {
             end_ns: None,
             kind: 0,
             facts,
+            callee: None,
             link: None,
             trace: None,
             since: Moment(0),
@@ -123,6 +126,6 @@ mod tests {
 
     #[test]
     fn an_entry_stays_compact() {
-        assert!(size_of::<Entry>() <= 264, "{}", size_of::<Entry>());
+        assert!(size_of::<Entry>() <= 272, "{}", size_of::<Entry>());
     }
 }

@@ -17,7 +17,7 @@ use link::{Link, Trace};
 use postings::{Postings, Tag};
 pub use process::Process;
 use process::Processes;
-use queue::Queue;
+use queue::{Item, Queue};
 use span_model::{ProcessKey, SpanId, TraceId};
 use std::collections::HashMap;
 use timeline::{Line, Timeline, lines};
@@ -25,6 +25,9 @@ pub use trust::Trust;
 
 /// A hash map with a fast, seeded hasher: ids come off the wire, so the seed matters.
 pub type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
+/// Where an entry lies.
+pub type Place = u32;
 
 /// Reads followed from a response back to its request.
 const MAX_READS: usize = 64;
@@ -35,7 +38,7 @@ pub struct Window {
     slots: Vec<Option<Entry>>,
     free: Vec<u32>,
     index: FastMap<SpanId, u32>,
-    /// Server span by the client span that called it.
+    /// Server span by the client span that called it, while that one is not here.
     callees: FastMap<SpanId, SpanId>,
     postings: Postings,
     timelines: FastMap<Line, Timeline>,
@@ -72,13 +75,22 @@ impl Window {
 
     /// The entry of a span.
     pub fn get(&self, id: SpanId) -> Option<&Entry> {
-        let slot = *self.index.get(&id)?;
-        self.slots.get(slot as usize)?.as_ref()
+        self.at(self.place(id)?)
+    }
+
+    /// Where a span's entry lies, from when it is held until it is forgotten.
+    pub fn place(&self, id: SpanId) -> Option<Place> {
+        self.index.get(&id).copied()
+    }
+
+    /// The entry at a place.
+    pub fn at(&self, place: Place) -> Option<&Entry> {
+        self.slots.get(place as usize)?.as_ref()
     }
 
     /// The server span that a client span's request arrived as.
     pub fn callee(&self, client: SpanId) -> Option<&Entry> {
-        self.get(*self.callees.get(&client)?)
+        self.get(self.get(client)?.callee?)
     }
 
     /// What is known of a process.
@@ -100,12 +112,12 @@ impl Window {
             }
             entry.link = known.link;
             entry.trace = known.trace;
-            self.remove(entry.id);
         }
         entry.stage = Stage::Open;
         entry.since = now;
-        self.open.push(entry.id, now);
-        self.insert(entry);
+        let id = entry.id;
+        let place = self.put(entry);
+        self.open.push(id, place, now);
         Admission::New
     }
 
@@ -126,14 +138,13 @@ impl Window {
             }
             entry.link = known.link;
             entry.trace = known.trace;
-            self.remove(entry.id);
         }
         entry.stage = Stage::Held;
         entry.since = now;
         if admission == Admission::New && entry.side == Side::Ingress {
             self.measure(&entry);
         }
-        self.insert(entry);
+        self.put(entry);
         admission
     }
 
@@ -196,20 +207,21 @@ impl Window {
         }
         entry.stage = Stage::Exported;
         entry.since = now;
-        self.exported.push(entry.id, now);
-        self.insert(entry);
+        let id = entry.id;
+        let place = self.put(entry);
+        self.exported.push(id, place, now);
     }
 
     /// A waiting span has left.
-    pub fn exported(&mut self, id: SpanId, now: Moment) {
-        if let Some(entry) = self.get_mut(id) {
+    pub fn exported(&mut self, place: Place, now: Moment) {
+        if let Some(Some(entry)) = self.slots.get_mut(place as usize) {
             entry.stage = Stage::Exported;
             entry.since = now;
             if entry.side == Side::Egress {
                 // Only those of requests are looked for later.
                 entry.facts.tokens = Vec::new();
             }
-            self.exported.push(id, now);
+            self.exported.push(entry.id, place, now);
         }
     }
 
@@ -268,12 +280,14 @@ impl Window {
             ..
         } = self;
         let queue = if stage == Stage::Open { open } else { exported };
-        queue.compact(index.len(), |id, since| {
-            is_current(index, slots, id, stage, since)
-        });
-        queue.pop(before, |id, since| {
-            is_current(index, slots, id, stage, since)
-        })
+        let is_current = |item: &Item| {
+            let entry = slots.get(item.place as usize).and_then(Option::as_ref);
+            entry.is_some_and(|entry| {
+                (entry.id, entry.stage, entry.since) == (item.id, stage, item.since)
+            })
+        };
+        queue.compact(index.len(), is_current);
+        queue.pop(before, is_current)
     }
 }
 
@@ -388,56 +402,91 @@ impl Window {
         self.slots.get_mut(slot as usize)?.as_mut()
     }
 
-    fn insert(&mut self, entry: Entry) {
-        let id = entry.id;
-        for key in self.posting_keys(&entry).into_iter().flatten() {
-            self.postings.insert(key, id);
+    /// Puts an entry in, in place of one with its id.
+    fn put(&mut self, mut entry: Entry) -> Place {
+        let place = match self.place(entry.id) {
+            Some(place) => {
+                if let Some(known) = self.slots.get_mut(place as usize).and_then(Option::take) {
+                    entry.callee = known.callee;
+                    self.unlist(&known);
+                }
+                place
+            }
+            None => self.vacant(entry.id),
+        };
+        self.list(&mut entry);
+        if let Some(slot) = self.slots.get_mut(place as usize) {
+            *slot = Some(entry);
         }
-        for line in lines(&entry) {
-            self.timelines
-                .entry(line)
-                .or_default()
-                .insert(id, entry.start_ns, entry.end_ns);
-        }
-        if entry.side == Side::Ingress
-            && let Some(caller) = entry.facts.caller
-        {
-            self.callees.insert(caller, id);
-        }
-        self.processes.enter(entry.process, entry.since);
-        let slot = self.free.pop().unwrap_or_else(|| {
+        place
+    }
+
+    fn vacant(&mut self, id: SpanId) -> Place {
+        let place = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
-            u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
+            Place::try_from(self.slots.len() - 1).unwrap_or(Place::MAX)
         });
-        if let Some(place) = self.slots.get_mut(slot as usize) {
-            *place = Some(entry);
-            self.index.insert(id, slot);
-        }
+        self.index.insert(id, place);
+        place
     }
 
     fn remove(&mut self, id: SpanId) -> Option<Entry> {
-        let slot = self.index.remove(&id)?;
-        let entry = self.slots.get_mut(slot as usize)?.take()?;
-        self.free.push(slot);
-        for key in self.posting_keys(&entry).into_iter().flatten() {
+        let place = self.index.remove(&id)?;
+        let entry = self.slots.get_mut(place as usize)?.take()?;
+        self.free.push(place);
+        self.unlist(&entry);
+        Some(entry)
+    }
+
+    fn list(&mut self, entry: &mut Entry) {
+        let id = entry.id;
+        for key in self.posting_keys(entry).into_iter().flatten() {
+            self.postings.insert(key, id);
+        }
+        for line in lines(entry) {
+            let timeline = self.timelines.entry(line).or_default();
+            timeline.insert(id, entry.start_ns, entry.end_ns);
+        }
+        match (entry.side, entry.facts.caller) {
+            (Side::Ingress, Some(caller)) => match self.get_mut(caller) {
+                Some(caller) => caller.callee = Some(id),
+                None => {
+                    self.callees.insert(caller, id);
+                }
+            },
+            (Side::Egress, _) => entry.callee = entry.callee.or(self.callees.remove(&id)),
+            _ => {}
+        }
+        self.processes.enter(entry.process, entry.since);
+    }
+
+    fn unlist(&mut self, entry: &Entry) {
+        let id = entry.id;
+        for key in self.posting_keys(entry).into_iter().flatten() {
             self.postings.remove(key, id);
         }
-        for line in lines(&entry) {
-            self.cut(line, &entry);
+        for line in lines(entry) {
+            self.cut(line, entry);
         }
-        if entry.side == Side::Ingress
-            && let Some(caller) = entry.facts.caller
-            && self.callees.get(&caller) == Some(&id)
-        {
-            self.callees.remove(&caller);
+        if let (Side::Ingress, Some(caller)) = (entry.side, entry.facts.caller) {
+            if self.callees.get(&caller) == Some(&id) {
+                self.callees.remove(&caller);
+            } else if let Some(caller) = self.get_mut(caller)
+                && caller.callee == Some(id)
+            {
+                caller.callee = None;
+            }
         }
         self.processes.leave(entry.process);
-        Some(entry)
     }
 
     fn cut(&mut self, line: Line, entry: &Entry) {
         if let Some(timeline) = self.timelines.get_mut(&line) {
-            timeline.remove(entry.id, entry.start_ns);
+            if entry.stage == Stage::Exported {
+                timeline.forget(entry.start_ns);
+            } else {
+                timeline.remove(entry.id, entry.start_ns);
+            }
             if timeline.is_empty() {
                 self.timelines.remove(&line);
             }
@@ -469,19 +518,6 @@ impl Window {
         };
         (tid != 0).then(|| self.postings.key(Tag::Read, (entry.process, tid, time_ns)))
     }
-}
-
-fn is_current(
-    index: &FastMap<SpanId, u32>,
-    slots: &[Option<Entry>],
-    id: SpanId,
-    stage: Stage,
-    since: Moment,
-) -> bool {
-    let entry = index
-        .get(&id)
-        .and_then(|slot| slots.get(*slot as usize)?.as_ref());
-    entry.is_some_and(|entry| entry.stage == stage && entry.since == since)
 }
 
 #[cfg(test)]

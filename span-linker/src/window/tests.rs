@@ -66,7 +66,8 @@ fn nothing_stays_in_an_index_when_its_span_is_forgotten() {
         if id % 2 == 0 {
             entry.end_ns = Some(id * 10 + 5);
             window.hold(entry, Moment(id));
-            window.exported(SpanId::from_hash(id), Moment(id));
+            let place = window.place(SpanId::from_hash(id)).unwrap();
+            window.exported(place, Moment(id));
         }
     }
     assert_eq!(window.expire(Moment(21), Moment(0)), 10);

@@ -3,7 +3,7 @@
 //! Each bucket knows its latest end, so a look back skips the buckets in which
 //! everything had ended. A look back costs the buckets between the oldest
 //! interval and the time, plus the intervals of those it cannot skip. What is
-//! taken out stays as a blank until its bucket is empty.
+//! taken out stays as a blank until its bucket is empty, what is forgotten as it was.
 
 use super::entry::{Entry, Side};
 use span_model::{ProcessKey, SpanId};
@@ -63,6 +63,13 @@ impl Bucket {
             .binary_search_by_key(&(start_ns, id), |i| (i.start_ns, i.id))
     }
 
+    fn begun_in(&self, from_ns: u64, until_ns: u64) -> impl Iterator<Item = &Interval> {
+        let before = |time_ns| self.intervals.partition_point(|i| i.start_ns < time_ns);
+        let begun = self.intervals.get(before(from_ns)..before(until_ns));
+        let begun = begun.unwrap_or_default();
+        begun.iter().filter(|interval| interval.end_ns != 0)
+    }
+
     /// Those that began by a time, the last first.
     fn begun_by(&self, time_ns: u64) -> impl Iterator<Item = &Interval> {
         let begun = self
@@ -104,18 +111,34 @@ impl Timeline {
 
     /// Takes a request out.
     pub fn remove(&mut self, id: SpanId, start_ns: u64) {
-        let key = start_ns >> BUCKET_BITS;
-        let Some(bucket) = self.buckets.get_mut(&key) else {
+        let Some(bucket) = self.buckets.get_mut(&(start_ns >> BUCKET_BITS)) else {
             return;
         };
         let place = bucket.place(start_ns, id).ok();
-        let Some(interval) = place.and_then(|place| bucket.intervals.get_mut(place)) else {
-            return;
-        };
-        let end_ns = std::mem::replace(&mut interval.end_ns, 0);
-        bucket.live = bucket.live.saturating_sub(usize::from(end_ns != 0));
-        bucket.open = bucket.open.saturating_sub(usize::from(end_ns == u64::MAX));
-        if bucket.live == 0 {
+        if let Some(interval) = place.and_then(|place| bucket.intervals.get_mut(place)) {
+            let end_ns = std::mem::replace(&mut interval.end_ns, 0);
+            bucket.live = bucket.live.saturating_sub(usize::from(end_ns != 0));
+            bucket.open = bucket.open.saturating_sub(usize::from(end_ns == u64::MAX));
+        }
+        self.drop_dead(start_ns);
+    }
+
+    /// A request that had ended is forgotten: it stays until its whole bucket goes, which costs
+    /// no search.
+    pub fn forget(&mut self, start_ns: u64) {
+        if let Some(bucket) = self.buckets.get_mut(&(start_ns >> BUCKET_BITS)) {
+            bucket.live = bucket.live.saturating_sub(1);
+        }
+        self.drop_dead(start_ns);
+    }
+
+    fn drop_dead(&mut self, start_ns: u64) {
+        let key = start_ns >> BUCKET_BITS;
+        if self
+            .buckets
+            .get(&key)
+            .is_some_and(|bucket| bucket.live == 0)
+        {
             self.buckets.remove(&key);
         }
     }
@@ -137,8 +160,7 @@ impl Timeline {
         let last = (until_ns >> BUCKET_BITS).max(first);
         self.buckets
             .range(first..=last)
-            .flat_map(|(_, bucket)| &bucket.intervals)
-            .filter(move |i| i.end_ns != 0 && i.start_ns >= from_ns && i.start_ns < until_ns)
+            .flat_map(move |(_, bucket)| bucket.begun_in(from_ns, until_ns))
             .map(|interval| interval.id)
     }
 
