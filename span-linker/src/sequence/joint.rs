@@ -76,6 +76,13 @@ pub struct Deal {
     pub rivals: Vec<Rivals>,
 }
 
+impl Deal {
+    /// The parents chosen, call by call.
+    pub fn parents(&self) -> impl Iterator<Item = Option<u32>> {
+        self.choices.iter().map(|choice| choice.parent)
+    }
+}
+
 struct Joint<'a> {
     scene: &'a Scene,
     model: &'a mut Model,

@@ -30,9 +30,10 @@ type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 const MAX_PROCESSES: usize = 4096;
 /// A model that has learned less tells nothing.
 const TAUGHT: f32 = 20.0;
-/// A model that has learned less goes over a stretch again with what it has learned from it.
+/// A model that has learned less goes over a stretch again with what it has learned from it,
+/// until it would choose the same, but not more often than this.
 const YOUNG: f32 = 1500.0;
-const REHEARSALS: usize = 3;
+const REHEARSALS: usize = 20;
 /// Links less sure than this teach nothing.
 const LEAST_TEACHING: f32 = 0.2;
 
@@ -129,7 +130,10 @@ impl Process {
                 let mut model = self.model.clone();
                 let rehearsed = self.lessons(scene, &deal, u64::MAX);
                 rehearsed.teach(&mut model);
-                deal = joint::choose(scene, &mut model, true);
+                let before = std::mem::replace(&mut deal, joint::choose(scene, &mut model, true));
+                if deal.parents().eq(before.parents()) {
+                    break;
+                }
             }
         }
         let lessons = self.lessons(scene, &deal, until_ns);

@@ -46,7 +46,7 @@ pub const MAX_HISTOGRAMS: usize = 2048;
 /// Kinds of calls and requests told apart in one process; beyond, they count as one.
 const MAX_KINDS: usize = 256;
 /// An event never seen in any view, where nothing else was seen either.
-const UNSEEN: f32 = 0.02;
+const UNSEEN: f32 = 0.002;
 /// How many samples the coarser view counts as, for which event and for which gap.
 const LEAN_EVENT: f32 = 2.0;
 const LEAN_GAP: [f32; VIEWS] = [12.0, 12.0, 12.0, 2.0];

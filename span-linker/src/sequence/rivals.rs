@@ -5,7 +5,7 @@ use super::model::Model;
 use super::state::{Call, State};
 
 /// Requests that a call may compete among.
-pub const RIVALS: usize = 6;
+pub const RIVALS: usize = 10;
 /// Open requests that a call is weighed against; beyond, those that began last.
 const MAX_OPEN: usize = 512;
 /// A request less likely than the best by this much (logarithm) is no rival.
