@@ -48,6 +48,9 @@ pub fn begin(record: &mut SocketRecord, call: u8, tgid: u32, tid: u32, fd: i32) 
     record.total_len = 0;
     record.captured_len = 0;
     record.result = 0;
+    record.waker_tid = 0;
+    record.reserved2 = 0;
+    record.woken_ns = 0;
 }
 
 /// Copies up to `work.limit` bytes of the message and submits the record.

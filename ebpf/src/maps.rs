@@ -32,6 +32,14 @@ pub static UNIX_POSITIONS: LruHashMap<[u64; 2], [u64; 2]> = LruHashMap::with_max
 #[map]
 pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::ALL.len() as u32, 0);
 
+/// The wake-ups of each thread, at its id modulo the number of entries. An array, so that
+/// `waking`, which runs under a lock of the scheduler, takes no other lock. Kernel only.
+#[map]
+pub static WAKES: Array<Wakes> = Array::with_max_entries(WAKE_ENTRIES, 0);
+
+/// Entries of [`WAKES`]; a power of two.
+const WAKE_ENTRIES: u32 = 1 << 16;
+
 /// Where a record is put together: one entry a CPU (a per-CPU array allows
 /// 32 KiB an entry). Kernel only. The loader sets the number of entries.
 #[map]
@@ -130,6 +138,70 @@ pub struct Messages {
     pub remote_port: u16,
     pub reserved: u32,
     pub remote_addr: [u32; 4],
+}
+
+/// How one thread was woken, and whom it woke.
+#[repr(C)]
+pub struct Wakes {
+    /// The last wake-up of the thread, whatever it waits for.
+    pub begun: Wake,
+    /// The one that ended its last wait for another thread, until its next message.
+    pub confirmed: Wake,
+    /// Threads of its process that it woke since its last message.
+    pub made: u64,
+}
+
+/// Who woke whom. In one word, so that it is never made of two wake-ups at once.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Wake {
+    /// Thread in the upper half, waker in the lower with [`Wake::LATER`]; 0: none
+    pair: u64,
+    pub time_ns: u64,
+}
+
+impl Wake {
+    /// The waker had woken others since its last message; above all thread ids (2^22).
+    pub const LATER: u32 = 1 << 31;
+
+    pub const NONE: Self = Self {
+        pair: 0,
+        time_ns: 0,
+    };
+
+    #[inline(always)]
+    pub fn new(thread: u32, waker: u32, time_ns: u64) -> Self {
+        Self {
+            pair: u64::from(thread) << 32 | u64::from(waker),
+            time_ns,
+        }
+    }
+
+    /// It is this thread's, and not one's that shares the entry.
+    #[inline(always)]
+    pub fn is_of(self, thread: u32) -> bool {
+        (self.pair >> 32) as u32 == thread
+    }
+
+    #[inline(always)]
+    pub fn is_of_another(self, thread: u32) -> bool {
+        self.pair != 0 && !self.is_of(thread)
+    }
+
+    /// With [`Wake::LATER`]; 0: not known.
+    #[inline(always)]
+    pub fn waker(self) -> u32 {
+        self.pair as u32
+    }
+}
+
+/// The entry of this thread, which another one may share.
+#[inline(always)]
+pub fn wakes_of(tid: u32) -> Option<&'static mut Wakes> {
+    // SAFETY: a live map entry; who writes it meanwhile is told from the pair.
+    WAKES
+        .get_ptr_mut(tid & (WAKE_ENTRIES - 1))
+        .map(|wakes| unsafe { &mut *wakes })
 }
 
 #[unsafe(no_mangle)]

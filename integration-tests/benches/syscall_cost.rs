@@ -13,10 +13,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 const ROUNDS: usize = 3;
-const WORKLOADS: [(&str, &str); 3] = [
+const WORKLOADS: [(&str, &str); 4] = [
     ("tcp_write", "40000"),
     ("tcp_read", "40000"),
     ("getppid", "500000"),
+    ("futex_wake", "40000"),
 ];
 
 /// What is attached while a workload runs.

@@ -26,7 +26,7 @@ const FLOORS: [(&str, f64, f64); 8] = [
     ("nginx", 0.99, 0.0),
     ("go", 0.97, 0.0),
     ("tokio", 0.97, 0.0),
-    ("java pool", 0.99, 0.7),
+    ("java pool", 0.99, 0.78),
     ("java virtual threads", 0.97, 0.0),
 ];
 

@@ -1,14 +1,18 @@
 /* Makes one system call many times and prints what one costs: ns, the best of five rounds.
  *
- *   cost getppid|tcp_write|tcp_read CALLS
+ *   cost getppid|tcp_write|tcp_read|futex_wake CALLS
  *
  * Waits for a line on stdin before it starts, so that a tracer can be attached to it, and
  * prints its process id first. tcp_write and tcp_read time one side of 128 bytes sent over a
- * loopback connection whose both ends are here.
+ * loopback connection whose both ends are here. futex_wake lets two threads wake each other in turn:
+ * one of its calls is a wake-up, the wait that it ends, and the switch between them.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
+#include <linux/futex.h>
 #include <netinet/tcp.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -72,9 +76,46 @@ static double tcp_ns(int client, int server, long calls, int time_writes) {
     return (double)spent / (double)calls;
 }
 
+static atomic_uint turn;
+
+static void pass_turn(unsigned to) {
+    atomic_store(&turn, to);
+    syscall(SYS_futex, &turn, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
+/* As a condition variable of glibc waits. */
+static void await_turn(unsigned wanted) {
+    unsigned now;
+    while ((now = atomic_load(&turn)) != wanted)
+        syscall(SYS_futex, &turn, FUTEX_WAIT_BITSET_PRIVATE, now, NULL, NULL, FUTEX_BITSET_MATCH_ANY);
+}
+
+static void *second(void *calls) {
+    for (long i = 0; i < *(long *)calls / 2; i++) {
+        await_turn(1);
+        pass_turn(0);
+    }
+    return NULL;
+}
+
+static double futex_ns(long calls) {
+    pthread_t thread;
+    turn = 0;
+    if (pthread_create(&thread, NULL, second, &calls))
+        fail("pthread_create");
+    uint64_t start = now_ns();
+    for (long i = 0; i < calls / 2; i++) {
+        pass_turn(1);
+        await_turn(0);
+    }
+    uint64_t spent = now_ns() - start;
+    pthread_join(thread, NULL);
+    return (double)spent / (double)calls;
+}
+
 int main(int argc, char **argv) {
     if (argc != 3)
-        return fprintf(stderr, "usage: cost getppid|tcp_write|tcp_read CALLS\n"), 2;
+        return fprintf(stderr, "usage: cost getppid|tcp_write|tcp_read|futex_wake CALLS\n"), 2;
     long calls = atol(argv[2]) / BATCH * BATCH;
     int client = -1, server = -1;
     int tcp = strncmp(argv[1], "tcp_", 4) == 0;
@@ -87,7 +128,9 @@ int main(int argc, char **argv) {
         return 1;
     double best = 1e18;
     for (int round = 0; round < ROUNDS; round++) {
-        double ns = tcp ? tcp_ns(client, server, calls, !strcmp(argv[1], "tcp_write")) : getppid_ns(calls);
+        double ns = tcp                               ? tcp_ns(client, server, calls, !strcmp(argv[1], "tcp_write"))
+                    : !strcmp(argv[1], "futex_wake") ? futex_ns(calls)
+                                                     : getppid_ns(calls);
         if (ns < best)
             best = ns;
     }

@@ -84,8 +84,21 @@ pub struct SocketEvent<'a> {
     pub total_len: u32,
     /// What the call returned (connect, accept).
     pub result: i32,
+    /// Who ended the thread's last wait for another thread, if it was one and is sure.
+    pub woken: Option<Woken>,
     /// The first bytes of the message; shorter than `total_len` when marked so.
     pub payload: &'a [u8],
+}
+
+/// One thread ended another's wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Woken {
+    /// The thread that did.
+    pub waker_tid: u32,
+    /// When, `CLOCK_MONOTONIC` ns.
+    pub time_ns: u64,
+    /// It was the first that the thread woke since its own last message.
+    pub first: bool,
 }
 
 impl SocketEvent<'_> {
@@ -170,6 +183,11 @@ fn decode_socket(bytes: &[u8]) -> Result<SocketEvent<'_>, Undecodable> {
         other_offset: record.other_offset,
         total_len: record.total_len,
         result: record.result,
+        woken: (record.waker_tid != 0).then_some(Woken {
+            waker_tid: record.waker_tid,
+            time_ns: record.woken_ns,
+            first: record.flags & Flags::WOKEN_LATER == 0,
+        }),
         payload,
     })
 }
@@ -210,12 +228,12 @@ mod tests {
         assert_eq!(decode(&[]).err(), Some(Undecodable::CutShort(0)));
         assert_eq!(decode(&[9; 200]).err(), Some(Undecodable::Unknown("kind")));
         assert_eq!(decode(&[1; 20]).err(), Some(Undecodable::CutShort(20)));
-        let mut longer_than_the_record = [0; 128];
+        let mut longer_than_the_record = [0; size_of::<SocketRecord>()];
         longer_than_the_record[0] = 1;
         longer_than_the_record[84] = 1;
         assert_eq!(
             decode(&longer_than_the_record).err(),
-            Some(Undecodable::CutShort(128))
+            Some(Undecodable::CutShort(longer_than_the_record.len()))
         );
     }
 }

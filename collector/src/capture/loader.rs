@@ -16,11 +16,12 @@ const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 const RECORD_HEADER_BYTES: u64 = 8;
 
 /// Program in the object, raw tracepoint it goes to.
-const PROGRAMS: [(&str, &str); 4] = [
+const PROGRAMS: [(&str, &str); 5] = [
     (TCP_STATE, "inet_sock_set_state"),
     ("process_fork", "sched_process_fork"),
     ("process_exec", "sched_process_exec"),
     ("process_exit", "sched_process_exit"),
+    ("waking", "sched_waking"),
 ];
 
 const TCP_STATE: &str = "tcp_state";

@@ -8,7 +8,7 @@ mod floor;
 mod loader;
 mod offsets;
 
-pub use decode::{Direction, Event, Protocol, SocketEvent, Undecodable, decode};
+pub use decode::{Direction, Event, Protocol, SocketEvent, Undecodable, Woken, decode};
 pub use ebpf_common::{
     Call, Capture as CaptureMode, ConnectionId, Counter, Flags, ProcessEvent, Role,
 };

@@ -1,7 +1,7 @@
 //! What the kernel side must know of this kernel and this processor.
 
 use super::btf::{Btf, BtfError};
-use ebpf_common::{COMPAT_CALL, Call, Extent, Offsets, SYSCALL_TABLE};
+use ebpf_common::{COMPAT_CALL, Call, Extent, FUTEX_CALL, Offsets, SYSCALL_TABLE};
 
 /// Resolves every offset from the running kernel's BTF.
 pub fn resolve(btf: &Btf) -> Result<Offsets, BtfError> {
@@ -124,12 +124,13 @@ fn registers(btf: &Btf) -> Result<Offsets, BtfError> {
 /// Which [`Call`] each system call number is, 0 for those that are not watched.
 pub fn syscall_table() -> [u8; SYSCALL_TABLE] {
     let mut table = [0; SYSCALL_TABLE];
-    for (number, call) in numbers() {
+    let calls = numbers().map(|(number, call)| (number, call as u8));
+    for (number, call) in calls.into_iter().chain([(libc::SYS_futex, FUTEX_CALL)]) {
         if let Some(entry) = usize::try_from(number)
             .ok()
             .and_then(|index| table.get_mut(index))
         {
-            *entry = call as u8;
+            *entry = call;
         }
     }
     for number in COMPAT_NUMBERS {

@@ -2,7 +2,7 @@
 
 use super::tracker::{Output, Process, Surroundings, Tracker, TrackerLimits};
 use super::{Counts, Unpaired};
-use crate::capture::{Call, Direction, Flags, Protocol, Role, SocketEvent};
+use crate::capture::{Call, Direction, Flags, Protocol, Role, SocketEvent, Woken};
 use proptest::prelude::*;
 use span_model::{ProcessKey, Resource, Span, SpanKind, Status, Value, semconv};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -106,6 +106,7 @@ impl End {
             other_offset,
             total_len: u32::try_from(len).expect("test messages are small"),
             result: 0,
+            woken: None,
             payload: bytes,
         }
     }
@@ -337,6 +338,46 @@ fn what_a_thread_read_before_it_wrote_is_noted() {
         Some(clients[1].span_id),
         "before its response"
     );
+}
+
+#[test]
+fn what_a_waker_had_read_when_it_woke_is_noted() {
+    let on = |tid, sock, end: End| End { sock, tid, ..end };
+    let (mut inbound, mut next) = (on(10, 1, End::server()), on(10, 3, End::server()));
+    let mut outbound = on(11, 2, End::client());
+    let (ask, answer) = (request(1), response(1));
+    let woken = |mut event: SocketEvent<'static>, waker_tid, time_ns, first| {
+        event.woken = Some(Woken {
+            waker_tid,
+            time_ns,
+            first,
+        });
+        event
+    };
+    let (ask, answer): (&'static [u8], &'static [u8]) = (ask.leak(), answer.leak());
+    let read = inbound.read(ask);
+    let handed_ns = read.exit_ns + 1;
+    // The waker goes on to read another request before the worker's write is heard of.
+    next.now_ns = inbound.now_ns;
+    let other = next.read(ask);
+    outbound.now_ns = next.now_ns;
+    let called = woken(outbound.write(ask), 10, handed_ns, false);
+    let back = outbound.read(answer);
+    inbound.now_ns = outbound.now_ns;
+    let answered = woken(inbound.write(answer), 11, back.exit_ns, true);
+    // Whom the waker had read longer ago than is remembered is not known.
+    let again = woken(outbound.write(ask), 10, 1, true);
+    let end = outbound.read(answer);
+    let (spans, _) = spans_of([read, other, called, back, answered, again, end]);
+    let of = |kind| spans.iter().filter(move |span| span.kind == kind);
+    let server = of(SpanKind::Server).next().expect("a server span");
+    let calls: Vec<_> = of(SpanKind::Client).collect();
+    assert_eq!(calls[0].link.woken_after, Some(server.span_id));
+    assert!(!calls[0].link.woken_first);
+    assert_eq!(server.link.woken_after, Some(calls[0].span_id));
+    assert!(server.link.woken_first);
+    assert_eq!(calls[1].link.woken_after, None);
+    assert!(!calls[1].link.woken_first);
 }
 
 #[test]

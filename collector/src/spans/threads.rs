@@ -3,18 +3,33 @@
 //! In an event loop, and in a thread that blocks, what a thread does after a
 //! read belongs to what it read. So a request that it writes is marked with the
 //! span whose message it read last, and with the request that it is serving.
+//!
+//! A thread that works for another one was woken by it, and what the other had read last when it
+//! did is what the work belongs to.
 
-use crate::capture::ConnectionId;
+use crate::capture::{ConnectionId, Woken};
 use span_model::SpanId;
 use std::collections::{HashMap, HashSet};
 
 /// Threads remembered; beyond it all are forgotten, which costs links and not truth.
 const MAX_THREADS: usize = 65_536;
 
+/// Reads remembered of each thread: the record of a woken thread's message comes after those of
+/// what its waker has read meanwhile. Beyond them a link is lost and not made wrong.
+const MAX_READS: usize = 8;
+
+/// A message, or a part of one, that a thread read.
+#[derive(Clone, Copy, Debug, Default)]
+struct Read {
+    time_ns: u64,
+    of: Option<SpanId>,
+}
+
 /// What is known of one thread.
 #[derive(Clone, Copy, Debug, Default)]
 struct Thread {
-    last_read: Option<SpanId>,
+    /// The last one first.
+    reads: [Read; MAX_READS],
     last_connection: ConnectionId,
     serving: Option<SpanId>,
 }
@@ -28,13 +43,15 @@ pub(super) struct Threads {
 }
 
 impl Threads {
-    /// The thread read bytes of this span's message; None: of something unknown.
-    pub(super) fn read(&mut self, tid: u32, from: ConnectionId, of: Option<SpanId>) {
+    /// The thread read bytes of this span's message at that time; None: of something unknown.
+    pub(super) fn read(&mut self, tid: u32, time_ns: u64, from: ConnectionId, of: Option<SpanId>) {
         if self.by_tid.len() >= MAX_THREADS && !self.by_tid.contains_key(&tid) {
             self.by_tid.clear();
         }
         let thread = self.by_tid.entry(tid).or_default();
-        thread.last_read = of;
+        thread.reads.rotate_right(1);
+        let [last, ..] = &mut thread.reads;
+        *last = Read { time_ns, of };
         thread.last_connection = from;
         if let Some(server) = of.filter(|span| self.open.contains(span)) {
             thread.serving = Some(server);
@@ -43,7 +60,13 @@ impl Threads {
 
     /// What the thread read last.
     pub(super) fn last_read(&self, tid: u32) -> Option<SpanId> {
-        self.by_tid.get(&tid).and_then(|thread| thread.last_read)
+        self.by_tid.get(&tid)?.reads.first()?.of
+    }
+
+    /// What the waker had read last when it woke; None where that is too long ago, too.
+    pub(super) fn read_before(&self, woken: Woken) -> Option<SpanId> {
+        let reads = &self.by_tid.get(&woken.waker_tid)?.reads;
+        reads.iter().find(|read| read.time_ns <= woken.time_ns)?.of
     }
 
     /// The thread's last read was on this connection.

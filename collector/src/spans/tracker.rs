@@ -2,7 +2,7 @@
 
 use super::build::{Context, build};
 use super::counts::{Counts, Unpaired};
-use super::exchange::{Begun, Exchange, Finished};
+use super::exchange::{Begun, Exchange, Finished, Response};
 use super::threads::Threads;
 use crate::capture::{
     Call, CaptureMode, ConnectionId, Direction, Flags, Protocol, Role, SocketEvent,
@@ -230,7 +230,8 @@ impl Tracker {
         let local = event.local.map_or(0, |local| local.port());
         self.counts.datagram(port.min(local));
         if event.direction == Direction::Read {
-            self.threads.read(event.tid, event.connection_id(), None);
+            self.threads
+                .read(event.tid, event.exit_ns, event.connection_id(), None);
         }
     }
 
@@ -280,7 +281,7 @@ impl Tracker {
         }
         if event.direction == Direction::Read && !event.has(Flags::END) {
             let cause = tracked.cause_of_read();
-            self.threads.read(event.tid, id, cause);
+            self.threads.read(event.tid, event.exit_ns, id, cause);
         }
         if let Some(reason) = tracked.connection.ignored().filter(|_| ignored.is_none()) {
             self.counts
@@ -345,6 +346,7 @@ impl Tracker {
 impl Threads {
     fn mark(&self, event: &SocketEvent<'_>) -> Mark {
         let writing = event.direction == Direction::Write;
+        let woken = event.woken.filter(|_| writing);
         Mark {
             exit_ns: event.exit_ns,
             tgid: event.tgid,
@@ -352,6 +354,8 @@ impl Threads {
             other_offset: event.other_offset,
             after: self.last_read(event.tid).filter(|_| writing),
             serving: self.serving(event.tid).filter(|_| writing),
+            woken_after: woken.and_then(|woken| self.read_before(woken)),
+            woken_first: woken.is_some_and(|woken| woken.first),
             same_connection: writing && self.read_from(event.tid, event.connection_id()),
         }
     }
@@ -480,13 +484,20 @@ impl Tracked {
         match kind {
             SpanKind::Server => {
                 let response = finished.and_then(|finished| finished.response.as_ref());
-                facts.after = response.and_then(|response| response.first.after);
+                if let Some(Response { first, .. }) = response {
+                    facts.after = first.after;
+                    facts.woken_after = first.woken_after;
+                    facts.woken_first = first.woken_first && first.woken_after.is_some();
+                }
                 facts.caller = Some(key.client_span_id());
             }
             SpanKind::Client => {
-                facts.after = request.first.after;
-                facts.freed = request.first.same_connection && facts.after.is_some();
-                facts.serving = request.first.serving;
+                let first = request.first;
+                facts.after = first.after;
+                facts.freed = first.same_connection && first.after.is_some();
+                facts.serving = first.serving;
+                facts.woken_after = first.woken_after;
+                facts.woken_first = first.woken_first && first.woken_after.is_some();
                 facts.connected_after = self.connected_after.filter(|_| request.offset == 0);
             }
         }

@@ -25,6 +25,10 @@ pub struct Mark {
     pub after: Option<SpanId>,
     /// Writes: which request the thread was serving (`LinkFacts::serving`).
     pub serving: Option<SpanId>,
+    /// Writes: what the thread that woke this one had read last (`LinkFacts::woken_after`).
+    pub woken_after: Option<SpanId>,
+    /// Writes: that was the first thread which it woke since (`LinkFacts::woken_first`).
+    pub woken_first: bool,
     /// Writes: the thread's last read was on this connection too.
     pub same_connection: bool,
 }

@@ -113,6 +113,8 @@ impl Flags {
     /// `offset`, `other_offset` and the sequence numbers are not to be trusted: the counters
     /// changed while they were read.
     pub const UNSTABLE: u16 = 1 << 7;
+    /// `waker_tid` had woken others of its process before, since its own last message.
+    pub const WOKEN_LATER: u16 = 1 << 8;
 }
 
 /// One message, or one event, of one socket. The payload follows.
@@ -172,6 +174,13 @@ pub struct SocketRecord {
     pub local_addr: [u32; 4],
     /// Address of the other end, likewise
     pub remote_addr: [u32; 4],
+    /// Thread of the same process that ended this one's last wait (futex) since its last message;
+    /// 0 = it waited for nobody, or who ended it is not sure
+    pub waker_tid: u32,
+    /// Always 0
+    pub reserved2: u32,
+    /// When that thread did, `CLOCK_MONOTONIC` ns
+    pub woken_ns: u64,
 }
 
 /// What happened to a process.
@@ -225,7 +234,7 @@ pub struct ProcessRecord {
     pub time_ns: u64,
 }
 
-const _: () = assert!(size_of::<SocketRecord>() == 128);
+const _: () = assert!(size_of::<SocketRecord>() == 144);
 const _: () = assert!(size_of::<ProcessRecord>() == 24);
 
 macro_rules! from_bytes {

@@ -15,6 +15,9 @@ pub const SYSCALL_TABLE: usize = 512;
 /// call that may move a socket's bytes.
 pub const COMPAT_CALL: u8 = 0x80;
 
+/// Table entry of `futex`: no [`crate::Call`], for it makes no record.
+pub const FUTEX_CALL: u8 = 0x40;
+
 /// Offsets of the kernel's struct fields in bytes, from the running kernel's BTF.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -201,11 +204,14 @@ pub enum Counter {
     /// A change of state that `tcp_state` was not run for: `tcp_state_again` did its work (not a
     /// loss).
     Preempted = 17,
+    /// Two threads share an entry of the map of wake-ups: what was known of one is gone (no record
+    /// was lost).
+    WakeDisplaced = 18,
 }
 
 impl Counter {
     /// Every counter, in the order of its number.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Submitted,
         Self::RingFull,
         Self::NotSelected,
@@ -224,6 +230,7 @@ impl Counter {
         Self::NotConnected,
         Self::NoStage,
         Self::Preempted,
+        Self::WakeDisplaced,
     ];
 
     /// Metric label.
@@ -247,6 +254,7 @@ impl Counter {
             Self::NotConnected => "not_connected",
             Self::NoStage => "no_stage",
             Self::Preempted => "preempted",
+            Self::WakeDisplaced => "wake_displaced",
         }
     }
 

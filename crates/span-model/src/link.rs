@@ -23,6 +23,8 @@ const AFTER: &str = "deeptrace.fact.after";
 const CONNECTED_AFTER: &str = "deeptrace.fact.connected_after";
 const FREED: &str = "deeptrace.fact.freed";
 const SERVING: &str = "deeptrace.fact.serving";
+const WOKEN_AFTER: &str = "deeptrace.fact.woken_after";
+const WOKEN_FIRST: &str = "deeptrace.fact.woken_first";
 const TRACE: &str = "deeptrace.fact.trace";
 const PARENT: &str = "deeptrace.fact.parent";
 const SAMPLED: &str = "deeptrace.fact.sampled";
@@ -59,6 +61,14 @@ pub struct LinkFacts {
     pub connected_after: Option<SpanId>,
     /// Client spans: the server span whose request the writing thread read last and has not answered.
     pub serving: Option<SpanId>,
+    /// Client spans: the writing thread had waited for another one (futex) since its last message,
+    /// and this is the span whose message that other thread had read last when it ended the wait.
+    /// None: it had not waited, or what the other had read belongs to no span, or the other had
+    /// itself been woken since its own last message. Server spans: the same, before the response
+    /// was written.
+    pub woken_after: Option<SpanId>,
+    /// `woken_after` is of the first wait that the other thread ended since its last message.
+    pub woken_first: bool,
     /// Trace context found in the request's headers.
     pub context: Option<WireContext>,
     /// Hashes of rare header values of the request (request ids and the like).
@@ -107,14 +117,17 @@ impl LinkFacts {
             (AFTER, self.after),
             (CONNECTED_AFTER, self.connected_after),
             (SERVING, self.serving),
+            (WOKEN_AFTER, self.woken_after),
         ];
         for (key, id) in ids {
             if let Some(id) = id {
                 put(key, id.to_string().into());
             }
         }
-        if self.freed {
-            put(FREED, true.into());
+        for (key, flag) in [(FREED, self.freed), (WOKEN_FIRST, self.woken_first)] {
+            if flag {
+                put(key, true.into());
+            }
         }
         if let Some(context) = &self.context {
             put(TRACE, context.trace_id.to_string().into());
@@ -153,7 +166,9 @@ impl LinkFacts {
                 self.connected_after = SpanId::from_hex(text);
             }
             (SERVING, FactValue::Str(text)) => self.serving = SpanId::from_hex(text),
+            (WOKEN_AFTER, FactValue::Str(text)) => self.woken_after = SpanId::from_hex(text),
             (FREED, FactValue::Bool(freed)) => self.freed = freed,
+            (WOKEN_FIRST, FactValue::Bool(first)) => self.woken_first = first,
             (TRACE, FactValue::Str(text)) => {
                 let Some(trace_id) = TraceId::from_hex(text) else {
                     return false;
@@ -215,6 +230,8 @@ mod tests {
             freed: true,
             connected_after: Some(SpanId::from_hash(3)),
             serving: Some(SpanId::from_hash(4)),
+            woken_after: Some(SpanId::from_hash(10)),
+            woken_first: true,
             context: Some(WireContext {
                 trace_id: TraceId::of_root(SpanId::from_hash(5)),
                 parent_span_id: Some(SpanId::from_hash(6)),

@@ -4,6 +4,7 @@
 use crate::emit::{begin, scratch, submit};
 use crate::iov::{Buffer, MultiMessageHeader, fill_peer, read_user};
 use crate::maps::{Messages, STAGES, Scratch, Stage, Work, count};
+use crate::programs::waking::take_wake;
 use crate::sock::{Transport, fill_identity, fill_streams, fill_unix_positions};
 use crate::task::sock_of_fd;
 use aya_ebpf::EbpfContext;
@@ -237,6 +238,7 @@ fn open(scratch: &mut Scratch, moved: u64) -> Result<(), Counter> {
     let work = &mut scratch.work;
     let record = &mut scratch.record;
     begin(record, work.call as u8, work.tgid, work.tid, work.fd);
+    take_wake(record, work.tid);
     if work.writing != 0 {
         record.flags |= Flags::WRITE;
     }

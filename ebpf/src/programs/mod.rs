@@ -5,3 +5,4 @@ mod messages;
 mod processes;
 mod sys_exit;
 mod tcp_state;
+mod waking;

@@ -13,13 +13,14 @@ use crate::filter::traced_task;
 use crate::iov::{Buffer, MessageHeader, read_user};
 use crate::maps::{Scratch, Stage, Work, call_of, count, offsets};
 use crate::programs::messages::go_on;
+use crate::programs::waking::after_futex;
 use crate::sock::{Transport, fill_identity, fill_streams};
 use crate::task::{Arguments, is_compat, read, sock_of_fd};
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs};
 use aya_ebpf::macros::{raw_tracepoint, tracepoint};
 use aya_ebpf::programs::{RawTracePointContext, TracePointContext};
-use ebpf_common::{COMPAT_CALL, Call, Counter, Role};
+use ebpf_common::{COMPAT_CALL, Call, Counter, FUTEX_CALL, Role};
 
 const EINPROGRESS: i64 = 115;
 const MSG_OOB: u64 = 0x1;
@@ -63,6 +64,9 @@ fn try_sys_exit(ctx: &impl EbpfContext, regs: u64, result: i64) -> Result<(), Co
         return if moved { Err(Counter::Compat) } else { Ok(()) };
     }
     let call = entry & !COMPAT_CALL;
+    if call == FUTEX_CALL {
+        return after_futex(regs, result, tid);
+    }
     if call == 0 {
         return Ok(());
     }

@@ -5,6 +5,7 @@ mod losses;
 mod places;
 mod streams;
 mod truth;
+mod wakes;
 mod watch;
 
 use std::collections::HashMap;

@@ -75,6 +75,14 @@ impl Claims {
         self.by_method.get(method as usize).copied().flatten()
     }
 
+    /// What the rungs that look at the call's own thread are sure of, trusted or not.
+    fn of_thread(&self) -> impl Iterator<Item = Claim> {
+        [Method::ThreadOrder, Method::Thread]
+            .into_iter()
+            .filter_map(|method| self.of(method))
+            .filter(|claim| claim.confidence > DISPUTED)
+    }
+
     /// The first exact rung's claim.
     fn exact(&self) -> Option<(Method, Claim)> {
         let exact = [Method::TcpStream, Method::Headers, Method::Tokens];
@@ -160,19 +168,57 @@ fn why_not(window: &Window, entry: &Entry, inferred: bool) -> Reason {
     }
 }
 
-/// The best parent that no exact rung names.
+/// The best parent that no exact rung names: by the call's own thread if that is sure, else by
+/// hand-offs.
 fn infer(claims: &Claims, trust: Option<&Trust>) -> Option<(Method, Claim)> {
-    let trusted = |method| {
-        let trusted = trust.is_none_or(|trust| trust.trusts(method));
-        claims.of(method).filter(|_| trusted)
+    let on_thread = infer_on_thread(claims, trust);
+    let is_sure = |(method, claim): &(Method, Claim)| {
+        *method != Method::OnlyOpen && claim.confidence > DISPUTED
     };
-    let order = trusted(Method::ThreadOrder);
-    let thread = trusted(Method::Thread);
-    let only = trusted(Method::OnlyOpen);
-    let with = |claim: Claim, confidence| Claim {
+    on_thread
+        .filter(is_sure)
+        .or_else(|| infer_by_hand_off(claims, trust))
+        .or(on_thread)
+}
+
+/// What a rung says, if it counts in the process.
+fn trusted(claims: &Claims, trust: Option<&Trust>, method: Method) -> Option<Claim> {
+    let trusted = trust.is_none_or(|trust| trust.trusts(method));
+    claims.of(method).filter(|_| trusted)
+}
+
+fn with(claim: Claim, confidence: f32) -> Claim {
+    Claim {
         confidence,
         ..claim
+    }
+}
+
+/// Who waits for the response is surer than who woke the worker: that a task was waiting for the
+/// worker makes only the latter wrong.
+fn infer_by_hand_off(claims: &Claims, trust: Option<&Trust>) -> Option<(Method, Claim)> {
+    // As long as nothing is known of the process, nothing is proven.
+    trust?;
+    let off = trusted(claims, trust, Method::HandOff);
+    let back = trusted(claims, trust, Method::HandBack);
+    let inferred = match (off, back) {
+        (Some(off), Some(back)) if off.parent == back.parent => {
+            (Method::HandBack, with(back, AGREED))
+        }
+        (_, Some(back)) => (Method::HandBack, back),
+        (Some(off), None) => (Method::HandOff, off),
+        (None, None) => return None,
     };
+    let contradicted = claims
+        .of_thread()
+        .any(|claim| claim.parent != inferred.1.parent);
+    (!contradicted).then_some(inferred)
+}
+
+fn infer_on_thread(claims: &Claims, trust: Option<&Trust>) -> Option<(Method, Claim)> {
+    let order = trusted(claims, trust, Method::ThreadOrder);
+    let thread = trusted(claims, trust, Method::Thread);
+    let only = trusted(claims, trust, Method::OnlyOpen);
     match (order, thread, only) {
         (Some(order), Some(thread), _) if order.parent == thread.parent => {
             let both_sure = order.confidence.min(thread.confidence) > DISPUTED;
@@ -217,12 +263,21 @@ enum Grade {
     Serving(bool),
     Exact(Method, bool),
     Nesting(Method, bool),
+    HandBack(bool),
+    HandOff(bool),
 }
 
-/// Whether it was serving, and each graded rung against the exact one and against its end.
-type Grades = [Option<Grade>; 1 + 2 * GRADED.len()];
+/// Whether it was serving, how it was handed on, and each graded rung against the exact one and
+/// against its end.
+type Grades = [Option<Grade>; 3 + 2 * GRADED.len()];
 
-const GRADED: [Method; 3] = [Method::ThreadOrder, Method::Thread, Method::OnlyOpen];
+const GRADED: [Method; 5] = [
+    Method::ThreadOrder,
+    Method::Thread,
+    Method::HandOff,
+    Method::HandBack,
+    Method::OnlyOpen,
+];
 
 fn grades(window: &Window, entry: &Entry, claims: &Claims) -> Grades {
     let mut grades = Grades::default();
@@ -245,10 +300,33 @@ fn grades(window: &Window, entry: &Entry, claims: &Claims) -> Grades {
             .map(|nested| Grade::Nesting(*method, nested));
         [agrees, nested]
     });
-    for (place, grade) in grades.iter_mut().zip(once(Some(serving)).chain(of_rungs)) {
+    let all = once(Some(serving))
+        .chain(hand_offs(window, entry, claims))
+        .chain(of_rungs);
+    for (place, grade) in grades.iter_mut().zip(all) {
         *place = grade;
     }
     grades
+}
+
+/// Hand-offs against each other and against threads; only among several requests, for of one alone
+/// they could not be wrong.
+fn hand_offs(window: &Window, entry: &Entry, claims: &Claims) -> [Option<Grade>; 2] {
+    let open = window.open_in_process(entry.process, entry.start_ns);
+    let rivals = open.take(2).count() > 1;
+    let Some(back) = claims.of(Method::HandBack).filter(|_| rivals) else {
+        return [None, None];
+    };
+    let mut threads = claims.of_thread().peekable();
+    // A call of the very thread that waits is no hand-off.
+    let on_thread = threads.peek().is_some();
+    let agrees = threads.all(|claim| claim.parent == back.parent);
+    let graded = !on_thread || !agrees;
+    let off = claims.of(Method::HandOff);
+    [
+        graded.then_some(Grade::HandBack(agrees)),
+        off.map(|off| Grade::HandOff(off.parent == back.parent)),
+    ]
 }
 
 /// Whether the call ended before the request that a rung gives it to; none without a request.
@@ -271,6 +349,8 @@ fn learn(window: &mut Window, process: ProcessKey, grades: &Grades) {
             Grade::Serving(serving) => trust.saw_call(serving),
             Grade::Exact(method, agrees) => trust.saw_exact(method, agrees),
             Grade::Nesting(method, nested) => trust.saw_nesting(method, nested),
+            Grade::HandBack(agrees) => trust.saw_hand_back(agrees),
+            Grade::HandOff(agrees) => trust.saw_hand_off(agrees),
         }
     }
 }

@@ -12,9 +12,13 @@
 //! | `tokens` | a rare header value of a request being served is sent on | the value is not rare after all; `exactly one` guards |
 //! | `thread_order` | what follows a read on a thread belongs to it | a write waited for a timer, a lock, a pooled connection |
 //! | `thread` | a blocking thread works for the request it has not answered | event loops, Go, hand-off pools |
+//! | `hand_off` | who ended the wait of a call's thread had read what the call belongs to | a worker found its task waiting; locks |
+//! | `hand_back` | whose wait ends once a call's response is read made the call | locks |
 //! | `only_open` | only one request is being served | background work |
 //! | `trace_context` | the header names the parent | never |
 
+mod hand_back;
+mod hand_off;
 mod headers;
 mod only_open;
 mod tcp_stream;
@@ -53,6 +57,8 @@ pub const RUNGS: &[&dyn Rung] = &[
     &tokens::Tokens,
     &thread_order::ThreadOrder,
     &thread::Thread,
+    &hand_off::HandOff,
+    &hand_back::HandBack,
     &only_open::OnlyOpen,
     &trace_context::TraceContext,
 ];

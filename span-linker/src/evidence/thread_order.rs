@@ -39,20 +39,7 @@ impl Rung for ThreadOrder {
     }
 
     fn claim(&self, window: &Window, child: &Entry) -> Option<Claim> {
-        let read = window.get(read_before(child)?)?;
-        let mut request = None;
-        for id in std::iter::once(&read.id).chain(window.read_together(read)?) {
-            let Some(server) = server_of(window, *id, child.start_ns) else {
-                continue;
-            };
-            if request.is_some_and(|known: &Entry| known.id != server.id) {
-                return None;
-            }
-            request = Some(server);
-        }
-        let request = request?;
-        // `read` itself must lead there, not only what was read along with it.
-        server_of(window, read.id, child.start_ns)?;
+        let request = request_read(window, read_before(child)?, child.start_ns)?;
         let confidence = if may_have_waited(window, child) {
             WAITED
         } else if stays_on_thread(request, child) {
@@ -84,6 +71,18 @@ fn read_before(child: &Entry) -> Option<SpanId> {
         return None;
     }
     child.facts.connected_after.or(child.facts.after)
+}
+
+/// The request that a read message belongs to, if it was still being served, and if what came with
+/// the same system call belongs to no other one.
+pub fn request_read(window: &Window, read: SpanId, time_ns: u64) -> Option<&Entry> {
+    let request = server_of(window, read, time_ns)?;
+    let together = window.read_together(window.get(read)?)?;
+    together
+        .iter()
+        .filter_map(|id| server_of(window, *id, time_ns))
+        .all(|other| other.id == request.id)
+        .then_some(request)
 }
 
 /// The request that a read message belongs to, if it was still being served.

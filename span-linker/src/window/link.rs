@@ -125,6 +125,10 @@ pub enum Method {
     ThreadOrder,
     /// The request that the writing thread is busy serving.
     Thread,
+    /// What the thread that woke the writing thread had read last.
+    HandOff,
+    /// Whom the thread that read the response woke then.
+    HandBack,
     /// The one request being served.
     OnlyOpen,
     /// What the process's requests usually do next, and when.
@@ -133,13 +137,15 @@ pub enum Method {
 
 impl Method {
     /// All of them, in the order of their discriminants.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::TcpStream,
         Self::TraceContext,
         Self::Headers,
         Self::Tokens,
         Self::ThreadOrder,
         Self::Thread,
+        Self::HandOff,
+        Self::HandBack,
         Self::OnlyOpen,
         Self::Timing,
     ];
@@ -153,6 +159,8 @@ impl Method {
             Self::Tokens => "tokens",
             Self::ThreadOrder => "thread_order",
             Self::Thread => "thread",
+            Self::HandOff => "hand_off",
+            Self::HandBack => "hand_back",
             Self::OnlyOpen => "only_open",
             Self::Timing => "timing",
         }

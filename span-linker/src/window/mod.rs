@@ -379,6 +379,13 @@ impl Window {
             .map_or(Some(&[]), |key| self.postings.get(key))
     }
 
+    /// Spans whose thread had waited until one ended the wait that had read this span's message.
+    pub fn woken_after(&self, read: SpanId) -> impl Iterator<Item = &Entry> {
+        let key = self.postings.key(Tag::Woken, read);
+        self.listed(key)
+            .filter(move |entry| entry.facts.woken_after == Some(read))
+    }
+
     fn open_on(&self, line: Line, time_ns: u64) -> impl Iterator<Item = SpanId> {
         self.timelines
             .get(&line)
@@ -493,10 +500,14 @@ impl Window {
         }
     }
 
-    fn posting_keys(&self, entry: &Entry) -> [Option<u64>; MAX_TOKENS + 2] {
-        let mut keys = [None; MAX_TOKENS + 2];
-        let [read, context, tokens @ ..] = &mut keys;
+    fn posting_keys(&self, entry: &Entry) -> [Option<u64>; MAX_TOKENS + 3] {
+        let mut keys = [None; MAX_TOKENS + 3];
+        let [read, woken, context, tokens @ ..] = &mut keys;
         *read = self.read_key(entry);
+        *woken = entry
+            .facts
+            .woken_after
+            .map(|read| self.postings.key(Tag::Woken, read));
         if entry.side == Side::Ingress {
             let (process, facts) = (entry.process, &entry.facts);
             *context = facts

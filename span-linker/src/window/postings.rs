@@ -21,6 +21,8 @@ pub enum Tag {
     Token,
     /// Spans of a process whose message one thread read at one time.
     Read,
+    /// Spans whose thread was woken by one that had read this span's message last.
+    Woken,
 }
 
 #[derive(Clone, Debug)]

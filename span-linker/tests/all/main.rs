@@ -3,6 +3,7 @@
 mod accuracy;
 mod between_processes;
 mod bounds;
+mod hand_offs;
 mod inside_a_process;
 mod over_otlp;
 mod scene;

@@ -85,6 +85,17 @@ impl Seen {
         self.facts.serving = Some(id(span));
         self
     }
+    /// The thread had waited, until one woke it that had read this span's message last.
+    pub fn woken_after(mut self, span: u64) -> Self {
+        self.facts.woken_after = Some(id(span));
+        self.facts.woken_first = true;
+        self
+    }
+    /// The waker had woken others before.
+    pub fn woken_later(mut self) -> Self {
+        self.facts.woken_first = false;
+        self
+    }
     pub fn token(mut self, token: u64) -> Self {
         self.facts.tokens.push(token);
         self
