@@ -123,8 +123,9 @@ impl SpanLinker {
 
     fn count_learning(&mut self) {
         let sequences = self.decoder.sequences();
-        self.stats.forgotten_models = sequences.forgotten;
-        self.stats.refused_samples = sequences.refused();
+        let queues = self.decoder.queues();
+        self.stats.forgotten_models = sequences.forgotten + queues.forgotten;
+        self.stats.refused_samples = sequences.refused() + queues.refused();
     }
 
     /// What was counted since the start.

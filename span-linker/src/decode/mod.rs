@@ -8,8 +8,10 @@
 //! so that each finds those before it decided and the order of arrival does not matter.
 
 mod ladder;
+mod queue;
 mod stretch;
 
+use crate::queue::Queues;
 use crate::sequence::Sequences;
 use crate::window::Window;
 use crate::window::entry::Side;
@@ -27,6 +29,7 @@ pub struct Decoder {
     /// Length of a stretch, and how far beyond its end is looked.
     stretch_ns: u64,
     look_ns: u64,
+    queues: Queues,
     sequences: Sequences,
 }
 
@@ -40,6 +43,7 @@ impl Decoder {
             // Both together leave a third of the wait to spans that are late.
             stretch_ns: (wait_ns / 8).max(MIN_STRETCH_NS),
             look_ns: wait_ns / 2,
+            queues: Queues::default(),
             sequences: Sequences::default(),
         }
     }
@@ -58,6 +62,11 @@ impl Decoder {
         if let Some(reason) = ladder::climb(window, id, self.floor) {
             window.set_link(id, Link::None(reason));
         }
+    }
+
+    /// What was learned of queues.
+    pub fn queues(&self) -> &Queues {
+        &self.queues
     }
 
     /// What was learned of sequences.

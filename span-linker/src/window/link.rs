@@ -127,13 +127,15 @@ pub enum Method {
     Thread,
     /// The one request being served.
     OnlyOpen,
+    /// Whose turn it is where one thread keeps the order of its requests.
+    QueueOrder,
     /// What the process's requests usually do next, and when.
     Timing,
 }
 
 impl Method {
     /// All of them, in the order of their discriminants.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::TcpStream,
         Self::TraceContext,
         Self::Headers,
@@ -141,6 +143,7 @@ impl Method {
         Self::ThreadOrder,
         Self::Thread,
         Self::OnlyOpen,
+        Self::QueueOrder,
         Self::Timing,
     ];
 
@@ -154,6 +157,7 @@ impl Method {
             Self::ThreadOrder => "thread_order",
             Self::Thread => "thread",
             Self::OnlyOpen => "only_open",
+            Self::QueueOrder => "queue_order",
             Self::Timing => "timing",
         }
     }

@@ -169,7 +169,7 @@ impl Trust {
                 exact && affinity && returns && (nested || proven)
             }
             Method::Thread => exact && nested && affinity,
-            Method::OnlyOpen => exact,
+            Method::OnlyOpen | Method::QueueOrder => exact,
             _ => true,
         }
     }

@@ -5,4 +5,5 @@ mod between_processes;
 mod bounds;
 mod inside_a_process;
 mod over_otlp;
+mod queue_order;
 mod scene;
