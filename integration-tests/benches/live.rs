@@ -2,6 +2,8 @@
 //!
 //! Arguments that are no option choose runtimes whose names contain them.
 
+use std::iter;
+
 use anyhow::Result;
 use integration_tests::live::{Level, Shop, measure};
 use integration_tests::{collector, programs};
@@ -24,6 +26,9 @@ const LEVELS: [Level; 4] = [
         requests: 2400,
     },
 ];
+
+/// The runtime that is measured with `queue_order` too.
+const QUEUED: &str = "aiohttp";
 
 fn main() -> Result<()> {
     if let Some(why) = programs::why_not(&["cc", "redis-server"]).or_else(collector::why_not) {
@@ -48,10 +53,17 @@ fn main() -> Result<()> {
         if !wanted.is_empty() && !is_wanted {
             continue;
         }
-        for level in LEVELS {
-            let measured = measure(&mut shop, &[runtime], level)?;
+        let queued = (runtime == QUEUED).then_some(true);
+        let settings = iter::once(false).chain(queued);
+        for (queue_order, level) in settings.flat_map(|on| LEVELS.map(|level| (on, level))) {
+            let measured = measure(&mut shop, &[runtime], level, queue_order)?;
             for score in &measured.scores {
-                println!("{score}");
+                let setting = if queue_order {
+                    " `queue_order: true`"
+                } else {
+                    ""
+                };
+                println!("{score}{setting}");
             }
             if measured.kernel_lost + measured.unpaired > 0 {
                 lost.push((

@@ -1,6 +1,7 @@
 //! The collector under test: configured for one test, started, stopped, and read out.
 
 use std::collections::HashSet;
+use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
@@ -50,6 +51,10 @@ pub struct Options {
     pub exporters: String,
     /// Their names.
     pub exporter_names: Vec<&'static str>,
+    /// A file for the spans as the linker gets them, when they are to be kept.
+    pub raw: Option<PathBuf>,
+    /// `queue_order` is on.
+    pub queue_order: bool,
     /// `decision_wait`, when it is not to be the default.
     pub decision_wait: Option<&'static str>,
     /// `shutdown_timeout`, when it is not to be the default.
@@ -294,14 +299,20 @@ fn configuration(options: &Options, file: &str) -> String {
     }
     let wait = options.decision_wait.unwrap_or("2s");
     let timeout = options.shutdown_timeout.unwrap_or("5s");
-    let further = &options.exporters;
+    let mut further = options.exporters.clone();
+    let mut raw = String::new();
+    if let Some(file) = &options.raw {
+        let _ = writeln!(further, "  file/raw:\n    path: {}", file.display());
+        raw.push_str("    traces/raw:\n      receivers: [ebpf]\n      exporters: [file/raw]\n");
+    }
+    let queue_order = options.queue_order;
     let names = [&["file"][..], &options.exporter_names].concat().join(", ");
     format!(
         "receivers:\n  ebpf:\n    select: {select}\n\
-         processors:\n  span_linker:\n    decision_wait: {wait}\n\
+         processors:\n  span_linker:\n    decision_wait: {wait}\n    queue_order: {queue_order}\n\
          exporters:\n  file:\n    path: {file}\n{further}\n\
          service:\n  shutdown_timeout: {timeout}\n  telemetry:\n    metrics:\n      level: none\n  pipelines:\n    traces:\n      \
-         receivers: [ebpf]\n      processors: [span_linker]\n      exporters: [{names}]\n"
+         receivers: [ebpf]\n      processors: [span_linker]\n      exporters: [{names}]\n{raw}"
     )
 }
 

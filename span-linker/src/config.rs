@@ -20,6 +20,8 @@ pub struct Config {
     pub confidence_floor: f64,
     /// What becomes of a call whose likeliest parent is below the floor.
     pub below_floor: BelowFloor,
+    /// Parents are also told by whose turn it is in event loops that read ahead: experimental.
+    pub queue_order: bool,
     /// Parents are also told by timing and sequence, where nothing surer tells: experimental.
     pub timing: bool,
     /// How long an exported span is remembered for the sake of late children.
@@ -49,6 +51,7 @@ impl Default for Config {
             max_spans: 200_000,
             confidence_floor: 0.8,
             below_floor: BelowFloor::Root,
+            queue_order: false,
             timing: false,
             remember: Duration::from_mins(1),
             open_limit: Duration::from_mins(10),

@@ -27,6 +27,7 @@ pub mod evidence;
 mod openings;
 mod otlp;
 pub mod processor;
+mod queue;
 mod sequence;
 mod stats;
 pub mod window;

@@ -66,12 +66,7 @@ struct Envelope {
 impl SpanLinker {
     /// A linker with nothing in it.
     pub fn new(config: Config) -> Self {
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "a confidence needs three digits"
-        )]
-        let floor = config.confidence_floor as f32;
-        let decoder = Decoder::new(floor, config.timing, config.decision_wait);
+        let decoder = Decoder::new(&config);
         Self {
             config,
             decoder,
@@ -124,8 +119,9 @@ impl SpanLinker {
 
     fn count_learning(&mut self) {
         let sequences = self.decoder.sequences();
-        self.stats.forgotten_models = sequences.forgotten;
-        self.stats.refused_samples = sequences.refused();
+        let queues = self.decoder.queues();
+        self.stats.forgotten_models = sequences.forgotten + queues.forgotten;
+        self.stats.refused_samples = sequences.refused() + queues.refused();
     }
 
     /// What was counted since the start.

@@ -9,6 +9,7 @@
 //! The servers, and what they call for a request, are in `live/`.
 
 mod load;
+mod record;
 mod score;
 mod servers;
 mod truth;
@@ -23,6 +24,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::collector::{Collector, Options};
+use crate::exported::read_file;
 use crate::sandbox::Sandbox;
 use truth::Truth;
 
@@ -47,10 +49,18 @@ struct Round {
 }
 
 /// Runs a fresh collector while each of these runtimes serves the load, one after the other.
-pub fn measure(shop: &mut Shop, runtimes: &[&str], level: Level) -> Result<Measured> {
+pub fn measure(
+    shop: &mut Shop,
+    runtimes: &[&str],
+    level: Level,
+    queue_order: bool,
+) -> Result<Measured> {
     let sandbox = Sandbox::new()?;
+    let raw = record::folder().map(|_| sandbox.dir().join("raw.jsonl"));
     let options = Options {
         ports: shop.ports(),
+        raw: raw.clone(),
+        queue_order,
         ..Options::default()
     };
     let collector = Collector::start(&sandbox, &options)?;
@@ -72,6 +82,9 @@ pub fn measure(shop: &mut Shop, runtimes: &[&str], level: Level) -> Result<Measu
     shop.tell(&rounds, &mut truth)?;
     let finished = collector.stop()?;
     ensure!(finished.status.success(), "the collector failed");
+    if let Some(raw) = raw {
+        record::record(&read_file(&raw)?, &finished.spans, &truth, &rounds)?;
+    }
     let lost = |name| finished.summary.sum(name, &[]);
     Ok(Measured {
         scores: score::score(&finished.spans, &truth, &rounds),

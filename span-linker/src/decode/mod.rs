@@ -8,38 +8,49 @@
 //! so that each finds those before it decided and the order of arrival does not matter.
 
 mod ladder;
+mod queue;
 mod stretch;
 
+use crate::config::Config;
+use crate::queue::Queues;
 use crate::sequence::Sequences;
 use crate::window::Window;
 use crate::window::entry::Side;
 use crate::window::link::Link;
 use span_model::SpanId;
-use std::time::Duration;
 
 /// What decides.
 #[derive(Debug)]
 pub struct Decoder {
     /// A parent less likely than this is not given.
     floor: f32,
-    /// Whether what the ladder leaves open goes to `sequence`.
+    /// Whether what the ladder leaves open goes to `queue`, and what that leaves to `sequence`.
+    queue_order: bool,
     timing: bool,
     /// Length of a stretch, and how far beyond its end is looked.
     stretch_ns: u64,
     look_ns: u64,
+    queues: Queues,
     sequences: Sequences,
 }
 
 impl Decoder {
-    /// A decoder that has learned nothing; it decides spans that have waited for `wait`.
-    pub fn new(floor: f32, timing: bool, wait: Duration) -> Self {
-        let wait_ns = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
+    /// A decoder that has learned nothing; it decides spans that have waited for `decision_wait`.
+    pub fn new(config: &Config) -> Self {
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "a confidence needs three digits"
+        )]
+        let floor = config.confidence_floor as f32;
+        let wait_ns = u64::try_from(config.decision_wait.as_nanos()).unwrap_or(u64::MAX);
         Self {
             floor,
-            timing,
+            queue_order: config.queue_order,
+            timing: config.timing,
             // Both together leave a third of the wait to spans that are late.
             stretch_ns: (wait_ns / 8).max(MIN_STRETCH_NS),
             look_ns: wait_ns / 2,
+            queues: Queues::default(),
             sequences: Sequences::default(),
         }
     }
@@ -58,6 +69,11 @@ impl Decoder {
         if let Some(reason) = ladder::climb(window, id, self.floor) {
             window.set_link(id, Link::None(reason));
         }
+    }
+
+    /// What was learned of queues.
+    pub fn queues(&self) -> &Queues {
+        &self.queues
     }
 
     /// What was learned of sequences.

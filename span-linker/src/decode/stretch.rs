@@ -50,12 +50,20 @@ impl Decoder {
         let until = calls
             .get(MAX_CALLS)
             .map_or(end, |(_, start)| (*start).max(from + 1));
-        let mut left = Vec::new();
+        let (mut left, mut count) = (Vec::new(), 0);
         for (id, _) in calls.into_iter().filter(|(_, start)| *start < until) {
+            count += 1;
             if let Some(reason) = ladder::climb(window, id, self.floor) {
                 left.push((id, reason));
             }
         }
+        let bounds = Bounds {
+            key,
+            from,
+            until,
+            horizon: until,
+        };
+        let left = self.queue(window, &bounds, count, left);
         let process = self.sequences.process(key);
         if !self.timing {
             for (id, reason) in left {
@@ -69,14 +77,12 @@ impl Decoder {
             return;
         }
         let bounds = Bounds {
-            key,
-            from,
-            until,
             horizon: if process.is_young() {
                 until.saturating_add(self.look_ns)
             } else {
                 horizon(window, key, until, self.look_ns)
             },
+            ..bounds
         };
         let scene = scene(window, process, &bounds);
         let choices = process.decide(&scene, until);
@@ -126,16 +132,16 @@ impl Process {
 }
 
 /// What a scene is of.
-struct Bounds {
-    key: ProcessKey,
-    from: u64,
-    until: u64,
+pub(super) struct Bounds {
+    pub(super) key: ProcessKey,
+    pub(super) from: u64,
+    pub(super) until: u64,
     horizon: u64,
 }
 
 /// When the last request has ended that was under way at the end of the stretch: what comes
 /// after says nothing about its calls. One that goes on for longer is not waited for.
-fn horizon(window: &Window, key: ProcessKey, until: u64, look_ns: u64) -> u64 {
+pub(super) fn horizon(window: &Window, key: ProcessKey, until: u64, look_ns: u64) -> u64 {
     let furthest = until.saturating_add(look_ns);
 
     let open = window.open_in_process(key, until);

@@ -45,10 +45,11 @@ pub struct Linked {
 
 impl Feed {
     /// A linker that knows nothing.
-    pub fn new(floor: f64, wait: Duration) -> Self {
+    pub fn new(floor: f64, wait: Duration, queue_order: bool) -> Self {
         Self {
             linker: SpanLinker::new(Config {
-                timing: true,
+                timing: !queue_order,
+                queue_order,
                 max_spans: 4_000_000,
                 confidence_floor: floor,
                 decision_wait: wait,
@@ -207,7 +208,23 @@ fn facts(recording: &Recording, exact: f64, id: &dyn Fn(usize) -> SpanId) -> Vec
         }
     }
     threads(recording, &mut facts, id);
+    recorded(recording, &mut facts, id);
     facts
+}
+
+/// What was recorded of threads stands in for what can be derived.
+fn recorded(recording: &Recording, facts: &mut [LinkFacts], id: &dyn Fn(usize) -> SpanId) {
+    let names = recording.spans.iter().enumerate();
+    let names: HashMap<&str, usize> = names.map(|(index, span)| (&*span.id, index)).collect();
+    let named = |name: &Option<String>| names.get(name.as_deref()?).map(|index| id(*index));
+    for (span, facts) in recording.spans.iter().zip(facts) {
+        if let Some(seen) = &span.seen {
+            facts.after = named(&seen.after);
+            facts.connected_after = named(&seen.connected_after);
+            facts.serving = named(&seen.serving);
+            facts.freed = seen.freed;
+        }
+    }
 }
 
 /// What a thread did last.

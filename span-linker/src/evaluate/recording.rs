@@ -30,7 +30,7 @@ pub struct Recorded {
     pub start_ns: u64,
     pub end_ns: u64,
     /// The span's name in the recording.
-    id: String,
+    pub id: String,
     /// A call's true parent, a request's true caller: their names, then their indexes.
     above_id: Option<String>,
     pub above: Option<u32>,
@@ -40,10 +40,21 @@ pub struct Recorded {
     pub tids: (u32, u32),
     /// Names the request at both ends of its connection: sequence number and client port.
     wire: Option<(u64, u64)>,
+    /// What a collector knew of threads, where recorded.
+    pub seen: Option<Seen>,
     /// Request and response, where recorded.
     pub payload: Option<String>,
     /// The id that the application sends on.
     pub token: Option<u64>,
+}
+
+/// What a collector knew of threads; spans by their names. As in `span_model::LinkFacts`.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub after: Option<String>,
+    pub connected_after: Option<String>,
+    pub serving: Option<String>,
+    pub freed: bool,
 }
 
 /// Recorded spans, ordered by start.
@@ -282,6 +293,11 @@ struct Line {
     tid_req: u32,
     #[serde(default)]
     tid_resp: u32,
+    /// The facts of a collector; `freed` is in all lines of a recording that has them.
+    after: Option<String>,
+    connected_after: Option<String>,
+    serving: Option<String>,
+    freed: Option<bool>,
     seq: Option<u64>,
     lport: Option<u64>,
     rport: Option<u64>,
@@ -313,6 +329,12 @@ fn read_lines(text: &str, names: &mut Names) -> Result<Vec<Recorded>, String> {
             has_parent: false,
             tids: (line.tid_req, line.tid_resp),
             wire: line.seq.zip(port),
+            seen: line.freed.map(|freed| Seen {
+                after: line.after,
+                connected_after: line.connected_after,
+                serving: line.serving,
+                freed,
+            }),
             payload: None,
             // Where thread ids were recorded, the trace is the request id that was sent on.
             token: (line.tid_req != 0).then(|| hash(&line.t)),
@@ -392,6 +414,7 @@ fn read_messages(text: &str, names: &mut Names) -> Result<Vec<Recorded>, String>
             has_parent: false,
             tids: (req.pid, resp.pid),
             wire: Some((req.enter_seq, port)),
+            seen: None,
             token: Some(hash(trace)),
             payload: Some(req.payload + &resp.payload),
         });

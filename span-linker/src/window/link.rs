@@ -131,13 +131,15 @@ pub enum Method {
     HandBack,
     /// The one request being served.
     OnlyOpen,
+    /// Whose turn it is where one thread keeps the order of its requests.
+    QueueOrder,
     /// What the process's requests usually do next, and when.
     Timing,
 }
 
 impl Method {
     /// All of them, in the order of their discriminants.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::TcpStream,
         Self::TraceContext,
         Self::Headers,
@@ -147,6 +149,7 @@ impl Method {
         Self::HandOff,
         Self::HandBack,
         Self::OnlyOpen,
+        Self::QueueOrder,
         Self::Timing,
     ];
 
@@ -162,6 +165,7 @@ impl Method {
             Self::HandOff => "hand_off",
             Self::HandBack => "hand_back",
             Self::OnlyOpen => "only_open",
+            Self::QueueOrder => "queue_order",
             Self::Timing => "timing",
         }
     }

@@ -203,7 +203,7 @@ impl Trust {
                 let proven = self.handed_off.is_proven(HAND_OFF_LIMIT_PERCENT);
                 exact && nested && affinity && proven && self.hands_back()
             }
-            Method::OnlyOpen => exact,
+            Method::OnlyOpen | Method::QueueOrder => exact,
             _ => true,
         }
     }

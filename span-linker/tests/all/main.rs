@@ -6,4 +6,5 @@ mod bounds;
 mod hand_offs;
 mod inside_a_process;
 mod over_otlp;
+mod queue_order;
 mod scene;

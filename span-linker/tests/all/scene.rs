@@ -33,6 +33,7 @@ pub fn foreign_trace(number: u64) -> TraceId {
 #[derive(Clone, Debug)]
 pub struct Seen {
     pub id: u64,
+    pub name: &'static str,
     pub kind: SpanKind,
     pub pid: i64,
     pub host: &'static str,
@@ -46,6 +47,7 @@ pub fn server(id: u64, pid: i64, times: Range<u64>) -> Seen {
     let facts = LinkFacts::default();
     Seen {
         id,
+        name: "GET",
         kind: SpanKind::Server,
         pid,
         host: "h",
@@ -108,6 +110,10 @@ impl Seen {
     pub fn tid(self, tid: u32) -> Self {
         self.tids(tid, tid)
     }
+    pub fn named(mut self, name: &'static str) -> Self {
+        self.name = name;
+        self
+    }
     pub fn context(mut self, trace: u64, parent: u64) -> Self {
         self.facts.context = Some(WireContext {
             trace_id: foreign_trace(trace),
@@ -154,7 +160,7 @@ impl Seen {
             span_id: id(self.id),
             parent_span_id: None,
             kind: self.kind,
-            name: "GET".into(),
+            name: self.name.into(),
             start_unix_ns: self.times.start * 1000,
             end_unix_ns: self.times.end * 1000,
             status: Status::Unset,
