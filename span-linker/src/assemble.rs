@@ -36,23 +36,25 @@ pub fn trace_of(
     decoder: &mut Decoder,
 ) -> Trace {
     let mut path = Vec::with_capacity(8);
-    let walk = window.next_walk();
+    // Brent's way to notice a ring: one span of the path, twice as far along each time.
+    let mut marked = None;
     let mut current = id;
     let trace = loop {
         decoder.settle(window, current);
-        if !window.visit_up(current, walk) {
+        let is_known = window.get(current).is_some();
+        if !is_known || marked == Some(current) {
             // Gone from the window, or a ring of parents, which only lying facts
             // make; the ring is cut where the walk closed it.
-            let last = path
-                .last()
-                .copied()
-                .filter(|_| window.get(current).is_some());
+            let last = path.last().copied().filter(|_| is_known);
             if let Some(last) = last {
                 window.set_link(last, Link::None(Reason::Cycle));
             }
             break preferred.unwrap_or_else(|| Trace::begun_by(last.unwrap_or(current)));
         }
         path.push(current);
+        if path.len().is_power_of_two() {
+            marked = Some(current);
+        }
         let Some(entry) = window.get(current) else {
             break preferred.unwrap_or_else(|| Trace::begun_by(current));
         };

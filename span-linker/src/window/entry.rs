@@ -63,10 +63,6 @@ pub struct Entry {
     pub link: Option<Link>,
     /// Its trace, fixed when the first span of its subtree leaves.
     pub trace: Option<Trace>,
-    /// When it came into its stage.
-    pub since: Moment,
-    /// The last walk that came by; see `Window::next_walk`.
-    pub walked_up: u32,
 }
 
 /// More tokens than this are not kept of one request.
@@ -98,8 +94,6 @@ impl Entry {
             callee: None,
             link: None,
             trace: None,
-            since: Moment(0),
-            walked_up: 0,
         }
     }
 
@@ -126,6 +120,6 @@ mod tests {
 
     #[test]
     fn an_entry_stays_compact() {
-        assert!(size_of::<Entry>() <= 272, "{}", size_of::<Entry>());
+        assert!(size_of::<Entry>() <= 224, "{}", size_of::<Entry>());
     }
 }

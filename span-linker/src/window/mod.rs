@@ -48,7 +48,6 @@ pub struct Window {
     exported: Queue,
     /// Ended requests that came in since returns were measured.
     unmeasured: Vec<SpanId>,
-    walk: u32,
 }
 
 /// What became of a span that was put in.
@@ -114,9 +113,8 @@ impl Window {
             entry.trace = known.trace;
         }
         entry.stage = Stage::Open;
-        entry.since = now;
         let id = entry.id;
-        let place = self.put(entry);
+        let place = self.put(entry, now);
         self.open.push(id, place, now);
         Admission::New
     }
@@ -140,11 +138,10 @@ impl Window {
             entry.trace = known.trace;
         }
         entry.stage = Stage::Held;
-        entry.since = now;
         if admission == Admission::New && entry.side == Side::Ingress {
             self.measure(&entry);
         }
-        self.put(entry);
+        self.put(entry, now);
         admission
     }
 
@@ -206,9 +203,8 @@ impl Window {
             return;
         }
         entry.stage = Stage::Exported;
-        entry.since = now;
         let id = entry.id;
-        let place = self.put(entry);
+        let place = self.put(entry, now);
         self.exported.push(id, place, now);
     }
 
@@ -216,7 +212,6 @@ impl Window {
     pub fn exported(&mut self, place: Place, now: Moment) {
         if let Some(Some(entry)) = self.slots.get_mut(place as usize) {
             entry.stage = Stage::Exported;
-            entry.since = now;
             if entry.side == Side::Egress {
                 // Only those of requests are looked for later.
                 entry.facts.tokens = Vec::new();
@@ -239,27 +234,15 @@ impl Window {
         }
     }
 
-    /// A number for a walk over entries, to mark what it has visited.
-    pub fn next_walk(&mut self) -> u32 {
-        self.walk = self.walk.wrapping_add(1).max(1);
-        self.walk
-    }
-
-    /// Marks a span on a walk from child to parent; false if it was marked already.
-    pub fn visit_up(&mut self, id: SpanId, walk: u32) -> bool {
-        self.get_mut(id)
-            .is_some_and(|entry| std::mem::replace(&mut entry.walked_up, walk) != walk)
-    }
-
     /// Forgets entries that are too old. Gives the number of open ones among them.
     pub fn expire(&mut self, open_before: Moment, exported_before: Moment) -> u64 {
         let mut forgotten = 0;
-        while let Some(id) = self.oldest(Stage::Open, Some(open_before)) {
-            self.remove(id);
+        while let Some(place) = self.oldest(Stage::Open, Some(open_before)) {
+            self.remove(place);
             forgotten += 1;
         }
-        while let Some(id) = self.oldest(Stage::Exported, Some(exported_before)) {
-            self.remove(id);
+        while let Some(place) = self.oldest(Stage::Exported, Some(exported_before)) {
+            self.remove(place);
         }
         self.processes.expire(exported_before);
         forgotten
@@ -268,10 +251,10 @@ impl Window {
     /// Forgets the oldest entry of a stage to make room.
     pub fn forget_oldest(&mut self, stage: Stage) -> bool {
         let oldest = self.oldest(stage, None);
-        oldest.is_some_and(|id| self.remove(id).is_some())
+        oldest.is_some_and(|place| self.remove(place).is_some())
     }
 
-    fn oldest(&mut self, stage: Stage, before: Option<Moment>) -> Option<SpanId> {
+    fn oldest(&mut self, stage: Stage, before: Option<Moment>) -> Option<Place> {
         let Self {
             open,
             exported,
@@ -282,9 +265,7 @@ impl Window {
         let queue = if stage == Stage::Open { open } else { exported };
         let is_current = |item: &Item| {
             let entry = slots.get(item.place as usize).and_then(Option::as_ref);
-            entry.is_some_and(|entry| {
-                (entry.id, entry.stage, entry.since) == (item.id, stage, item.since)
-            })
+            entry.is_some_and(|entry| entry.stage == stage && item.is_of(entry.id))
         };
         queue.compact(index.len(), is_current);
         queue.pop(before, is_current)
@@ -410,7 +391,7 @@ impl Window {
     }
 
     /// Puts an entry in, in place of one with its id.
-    fn put(&mut self, mut entry: Entry) -> Place {
+    fn put(&mut self, mut entry: Entry, now: Moment) -> Place {
         let place = match self.place(entry.id) {
             Some(place) => {
                 if let Some(known) = self.slots.get_mut(place as usize).and_then(Option::take) {
@@ -421,7 +402,7 @@ impl Window {
             }
             None => self.vacant(entry.id),
         };
-        self.list(&mut entry);
+        self.list(&mut entry, now);
         if let Some(slot) = self.slots.get_mut(place as usize) {
             *slot = Some(entry);
         }
@@ -437,15 +418,15 @@ impl Window {
         place
     }
 
-    fn remove(&mut self, id: SpanId) -> Option<Entry> {
-        let place = self.index.remove(&id)?;
+    fn remove(&mut self, place: Place) -> Option<Entry> {
         let entry = self.slots.get_mut(place as usize)?.take()?;
+        self.index.remove(&entry.id);
         self.free.push(place);
         self.unlist(&entry);
         Some(entry)
     }
 
-    fn list(&mut self, entry: &mut Entry) {
+    fn list(&mut self, entry: &mut Entry, now: Moment) {
         let id = entry.id;
         for key in self.posting_keys(entry).into_iter().flatten() {
             self.postings.insert(key, id);
@@ -464,7 +445,7 @@ impl Window {
             (Side::Egress, _) => entry.callee = entry.callee.or(self.callees.remove(&id)),
             _ => {}
         }
-        self.processes.enter(entry.process, entry.since);
+        self.processes.enter(entry.process, now);
     }
 
     fn unlist(&mut self, entry: &Entry) {
