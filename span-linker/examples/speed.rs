@@ -15,6 +15,11 @@ use span_linker::{Config, SpanLinker};
 use span_model::{LinkFacts, Resource, Span, SpanId, SpanKind, Status, Value, semconv};
 use std::sync::Arc;
 use std::time::Duration;
+use tikv_jemallocator::Jemalloc;
+
+/// As in the binary.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 /// ns between the beginnings of two visits.
 const STEP_NS: u64 = 100_000;
