@@ -18,23 +18,30 @@ const LEVELS: [Level; 2] = [
     },
 ];
 
-/// Least precision and recall of a runtime at both levels.
-const FLOORS: [(&str, f64, f64); 8] = [
-    ("gunicorn gthread", 0.99, 0.97),
-    ("aiohttp", 0.99, 0.0),
-    ("node", 0.99, 0.97),
-    ("nginx", 0.99, 0.0),
-    ("go", 0.97, 0.0),
-    ("tokio", 0.97, 0.0),
-    ("java pool", 0.99, 0.78),
-    ("java virtual threads", 0.97, 0.0),
+/// Least precision of a runtime, and least recall at each level. How much a busy pool hands back where
+/// somebody waits for it differs with the load on the processors.
+const FLOORS: [(&str, f64, [f64; LEVELS.len()]); 8] = [
+    ("gunicorn gthread", 0.99, [0.97, 0.97]),
+    ("aiohttp", 0.99, [0.0, 0.0]),
+    ("node", 0.99, [0.97, 0.97]),
+    ("nginx", 0.99, [0.0, 0.0]),
+    ("go", 0.97, [0.0, 0.0]),
+    ("tokio", 0.97, [0.0, 0.0]),
+    ("java pool", 0.99, [0.85, 0.73]),
+    ("java virtual threads", 0.97, [0.0, 0.0]),
 ];
 
 fn check(score: &Score, kernel_lost: u64) -> Result<()> {
     let runtime = score.runtime;
-    let Some((_, precision, recall)) = FLOORS.iter().find(|(name, ..)| *name == runtime) else {
+    let Some((_, precision, recalls)) = FLOORS.iter().find(|(name, ..)| *name == runtime) else {
         bail!("{runtime} has no floor");
     };
+    let levels = LEVELS.iter().zip(recalls);
+    let recall = levels
+        .filter(|(level, _)| level.in_flight == score.level.in_flight)
+        .map(|(_, recall)| recall)
+        .next()
+        .unwrap_or(&1.0);
     ensure!(
         score.precision() >= *precision && score.recall() >= *recall && score.false_parents == 0,
         "{runtime} is below {precision} / {recall}; {} requests were given a parent; \
