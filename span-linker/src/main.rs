@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 use tikv_jemallocator::Jemalloc;
 
-/// Spans are made on one thread and freed on another, seconds later and by the million:
-/// docs/linking.md has what that costs with this allocator and with the system's.
+/// Spans are made on one thread and freed on another, seconds later and by the million, which this
+/// one is quicker at than the system's (`--example speed` of span-linker shows it).
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
