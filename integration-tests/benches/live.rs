@@ -2,8 +2,6 @@
 //!
 //! Arguments that are no option choose runtimes whose names contain them.
 
-use std::iter;
-
 use anyhow::Result;
 use integration_tests::live::{Level, Shop, measure};
 use integration_tests::{collector, programs};
@@ -53,9 +51,15 @@ fn main() -> Result<()> {
         if !wanted.is_empty() && !is_wanted {
             continue;
         }
-        let queued = (runtime == QUEUED).then_some(true);
-        let settings = iter::once(false).chain(queued);
-        for (queue_order, level) in settings.flat_map(|on| LEVELS.map(|level| (on, level))) {
+        let settings: &[bool] = if runtime == QUEUED {
+            &[false, true]
+        } else {
+            &[false]
+        };
+        let rounds = settings
+            .iter()
+            .flat_map(|on| LEVELS.map(|level| (*on, level)));
+        for (queue_order, level) in rounds {
             let measured = measure(&mut shop, &[runtime], level, queue_order)?;
             for score in &measured.scores {
                 let setting = if queue_order {

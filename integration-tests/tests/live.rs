@@ -36,12 +36,11 @@ fn check(score: &Score, kernel_lost: u64) -> Result<()> {
     let Some((_, precision, recalls)) = FLOORS.iter().find(|(name, ..)| *name == runtime) else {
         bail!("{runtime} has no floor");
     };
-    let levels = LEVELS.iter().zip(recalls);
-    let recall = levels
-        .filter(|(level, _)| level.in_flight == score.level.in_flight)
-        .map(|(_, recall)| recall)
-        .next()
-        .unwrap_or(&1.0);
+    let mut levels = LEVELS.iter().zip(recalls);
+    let Some((_, recall)) = levels.find(|(level, _)| level.in_flight == score.level.in_flight)
+    else {
+        bail!("{runtime} has no floor at {}", score.level.in_flight);
+    };
     ensure!(
         score.precision() >= *precision && score.recall() >= *recall && score.false_parents == 0,
         "{runtime} is below {precision} / {recall}; {} requests were given a parent; \

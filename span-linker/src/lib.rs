@@ -24,6 +24,8 @@ pub mod config;
 pub mod decode;
 pub mod evaluate;
 pub mod evidence;
+mod hash;
+mod learned;
 mod openings;
 mod otlp;
 pub mod processor;

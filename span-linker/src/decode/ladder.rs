@@ -312,9 +312,11 @@ fn grades(window: &Window, entry: &Entry, claims: &Claims) -> Grades {
 /// Hand-offs against each other and against threads; only among several requests, for of one alone
 /// they could not be wrong.
 fn hand_offs(window: &Window, entry: &Entry, claims: &Claims) -> [Option<Grade>; 2] {
-    let open = window.open_in_process(entry.process, entry.start_ns);
-    let rivals = open.take(2).count() > 1;
-    let Some(back) = claims.of(Method::HandBack).filter(|_| rivals) else {
+    let rivals = || {
+        let open = window.open_in_process(entry.process, entry.start_ns);
+        open.take(2).count() > 1
+    };
+    let Some(back) = claims.of(Method::HandBack).filter(|_| rivals()) else {
         return [None, None];
     };
     let mut threads = claims.of_thread().peekable();

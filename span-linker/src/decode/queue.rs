@@ -45,10 +45,8 @@ impl Decoder {
         if queue.is_hungry() {
             let horizon = bounds.until.saturating_add(self.look_ns);
             let since_ns = learned_since(window, bounds, horizon);
-            match scene(window, bounds, since_ns, horizon, &[]) {
-                Some(scene) => queue.learn(&scene),
-                None => queue.learn(&Scene::default()),
-            }
+            let scene = scene(window, bounds, since_ns, horizon, &[]);
+            queue.learn(&scene.unwrap_or_default());
         }
         if !queue.is_taught() {
             return left;

@@ -27,7 +27,8 @@ impl Decoder {
     /// Decides all calls that a process began up to a time.
     pub(super) fn decide_until(&mut self, window: &mut Window, key: ProcessKey, time_ns: u64) {
         loop {
-            let decided = self.sequences.decided_until_ns(key);
+            let process = self.sequences.get(key);
+            let decided = process.map_or(0, Process::decided_until_ns);
             if decided > time_ns {
                 return;
             }
@@ -57,12 +58,7 @@ impl Decoder {
                 left.push((id, reason));
             }
         }
-        let bounds = Bounds {
-            key,
-            from,
-            until,
-            horizon: until,
-        };
+        let bounds = Bounds { key, from, until };
         let left = self.queue(window, &bounds, count, left);
         let process = self.sequences.process(key);
         if !self.timing {
@@ -76,15 +72,12 @@ impl Decoder {
             process.skip(until);
             return;
         }
-        let bounds = Bounds {
-            horizon: if process.is_young() {
-                until.saturating_add(self.look_ns)
-            } else {
-                horizon(window, key, until, self.look_ns)
-            },
-            ..bounds
+        let horizon = if process.is_young() {
+            until.saturating_add(self.look_ns)
+        } else {
+            horizon(window, key, until, self.look_ns)
         };
-        let scene = scene(window, process, &bounds);
+        let scene = scene(window, process, &bounds, horizon);
         let choices = process.decide(&scene, until);
         let is_taught = process.is_taught();
         let choices: FastMap<SpanId, Choice> = scene
@@ -131,12 +124,11 @@ impl Process {
     }
 }
 
-/// What a scene is of.
+/// A stretch of a process's time, ns since the Unix epoch.
 pub(super) struct Bounds {
     pub(super) key: ProcessKey,
     pub(super) from: u64,
     pub(super) until: u64,
-    horizon: u64,
 }
 
 /// When the last request has ended that was under way at the end of the stretch: what comes
@@ -158,13 +150,8 @@ fn calls_of(window: &Window, key: ProcessKey, from: u64, until: u64) -> Vec<(Spa
         .collect()
 }
 
-fn scene(window: &Window, process: &mut Process, bounds: &Bounds) -> Scene {
-    let Bounds {
-        key,
-        from,
-        until,
-        horizon,
-    } = *bounds;
+fn scene(window: &Window, process: &mut Process, bounds: &Bounds, horizon: u64) -> Scene {
+    let Bounds { key, from, until } = *bounds;
     let mut scene = Scene::default();
     let before = window.open_in_process(key, from.saturating_sub(1));
     let mut requests: Vec<&Entry> = before.filter_map(|id| window.get(id)).collect();

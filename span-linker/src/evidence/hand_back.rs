@@ -28,12 +28,7 @@ impl Rung for HandBack {
     }
 
     fn claim(&self, window: &Window, child: &Entry) -> Option<Claim> {
-        if child.side != Side::Egress
-            || window
-                .read_together(child)?
-                .iter()
-                .any(|id| *id != child.id)
-        {
+        if child.side != Side::Egress {
             return None;
         }
         let mut requests = window
@@ -44,9 +39,9 @@ impl Rung for HandBack {
                 request.process == child.process && request.is_open_at(child.start_ns)
             });
         let first = requests.next()?;
-        requests
-            .all(|other| other.id == first.id)
-            .then(|| span_claim(first.id, ALONE))
+        let agree = requests.all(|other| other.id == first.id);
+        let mut together = window.read_together(child)?.iter();
+        (agree && together.all(|id| *id == child.id)).then(|| span_claim(first.id, ALONE))
     }
 }
 

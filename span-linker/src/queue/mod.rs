@@ -18,13 +18,10 @@ mod walk;
 
 pub use steps::{Made, Scene, Served};
 
+use crate::learned::{Learned, Learns};
 use model::Model;
-use span_model::{ProcessKey, SpanId};
-use std::collections::HashMap;
-
+use span_model::SpanId;
 use walk::Walk;
-
-type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 /// Processes whose queues are kept; beyond, those that were idle longest go.
 const MAX_PROCESSES: usize = 256;
@@ -40,15 +37,7 @@ const GOOD_PERCENT: usize = 90;
 const LEAST_JUDGED: usize = 20;
 
 /// The queues of all processes.
-#[derive(Debug, Default)]
-pub struct Queues {
-    processes: FastMap<ProcessKey, Queue>,
-    turn: u64,
-    /// Queues thrown away because there were too many.
-    pub forgotten: u64,
-    /// What those had refused.
-    refused: u64,
-}
+pub type Queues = Learned<Queue, MAX_PROCESSES>;
 
 /// What is known of one process.
 #[derive(Debug, Default)]
@@ -58,9 +47,8 @@ pub struct Queue {
     rest: u32,
     next_rest: u32,
     walk: Option<Walk>,
-    /// Samples that found no room.
+    /// Samples that were not learned, and requests that were not followed, for want of room.
     refused: u64,
-    turn: u64,
 }
 
 /// The parent found for a call.
@@ -83,32 +71,9 @@ pub struct Outcome {
     pub graded: Vec<bool>,
 }
 
-impl Queues {
-    /// The queue of a process.
-    pub fn process(&mut self, key: ProcessKey) -> &mut Queue {
-        self.turn += 1;
-        if self.processes.len() >= MAX_PROCESSES && !self.processes.contains_key(&key) {
-            self.forget_idle();
-        }
-        let queue = self.processes.entry(key).or_default();
-        queue.turn = self.turn;
-        queue
-    }
-
-    /// Samples that were not learned, and requests that were not followed, for want of room.
-    pub fn refused(&self) -> u64 {
-        let queues = self.processes.values().map(|queue| queue.refused);
-        self.refused + queues.sum::<u64>()
-    }
-
-    fn forget_idle(&mut self) {
-        let mut turns: Vec<u64> = self.processes.values().map(|queue| queue.turn).collect();
-        turns.sort_unstable();
-        let last = turns.get(MAX_PROCESSES / 8).copied().unwrap_or(u64::MAX);
-        for (_, queue) in self.processes.extract_if(|_, queue| queue.turn < last) {
-            self.forgotten += 1;
-            self.refused += queue.refused;
-        }
+impl Learns for Queue {
+    fn refused(&self) -> u64 {
+        self.refused
     }
 }
 
@@ -144,7 +109,7 @@ impl Queue {
         let mut walk = Walk::default();
         walk.go(scene, &steps, &walk::Guide::Seed(&seed), u64::MAX);
         let checks = walk.checks();
-        let explained = checks.iter().filter(|check| check.holds).count();
+        let explained = checks.iter().filter(|holds| **holds).count();
         let enough = checks.len() >= LEAST_RESPONSES
             && explained * 100 >= checks.len() * LEAST_EXPLAINED_PERCENT;
         if enough {
@@ -167,17 +132,16 @@ impl Queue {
         };
         let mut walk = self.walk.take().unwrap_or_default();
         let steps = steps::steps(scene, walk.round());
-        let kept = walk.go(scene, &steps, &walk::Guide::Model(model), scene.until_ns);
-        let outcome = walk.outcome();
+        let mut kept = walk.go(scene, &steps, &walk::Guide::Model(model), scene.until_ns);
         self.judge(walk.checks());
-        self.refused += kept.as_ref().map_or(0, Walk::take_refused);
-        self.walk = kept;
-        outcome
+        self.refused += kept.take_refused();
+        self.walk = Some(kept);
+        walk.outcome()
     }
 
     /// A model that explains little is learned anew, soon at first and later less often.
-    fn judge(&mut self, checks: &[walk::Check]) {
-        let explained = checks.iter().filter(|check| check.holds).count();
+    fn judge(&mut self, checks: &[bool]) {
+        let explained = checks.iter().filter(|holds| **holds).count();
         if checks.len() < LEAST_JUDGED {
             return;
         }

@@ -3,6 +3,7 @@
 use super::model::{Act, Model, View};
 use super::seed::Seed;
 use super::steps::{ANSWER, Round, Step, What, steps};
+use super::walk::MAX_LIVE;
 use super::{MAX_PROCESSES, Made, Queues, Scene, Served};
 use span_model::{ProcessKey, SpanId};
 
@@ -158,4 +159,23 @@ fn a_scene_that_teaches_nothing_is_followed_by_longer_and_longer_rests() {
     }
     assert_eq!(rests, [1, 2, 4, 8]);
     assert!(!queue.is_taught());
+}
+
+#[test]
+fn requests_that_are_not_followed_are_counted_once() {
+    let mut queues = Queues::default();
+    let queue = queues.process(ProcessKey(1));
+    queue.model = Some(Model::default());
+    let requests = (1..=MAX_LIVE as u64 + 1).map(|id| served(id, id, 10_000));
+    let mut scene = Scene {
+        requests: requests.collect(),
+        calls: Vec::new(),
+        since_ns: 0,
+        until_ns: 5000,
+        horizon_ns: 5000,
+    };
+    queue.decide(&scene);
+    scene.requests.clear();
+    queue.decide(&scene);
+    assert_eq!(queues.refused(), 1);
 }

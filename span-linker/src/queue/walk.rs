@@ -15,7 +15,7 @@ use std::collections::{HashMap, VecDeque};
 type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 /// Requests followed at once, and calls of one of them.
-const MAX_LIVE: usize = 1024;
+pub const MAX_LIVE: usize = 1024;
 const MAX_CALLS: usize = 64;
 /// Something less likely than this is not what a request does next.
 const LEAST_LIKELY: f32 = 0.05;
@@ -58,19 +58,14 @@ pub struct Walk {
     until_ns: u64,
     /// Answers before the ones of this walk, the last `NEAR` of them.
     before: VecDeque<bool>,
-    checks: Vec<Check>,
+    /// Answers of this walk: whether each stood the test.
+    checks: Vec<bool>,
     answered: Vec<(Live, usize)>,
     graded: Vec<bool>,
     /// Most requests under way at once.
     crowd: usize,
     model: Model,
     refused: u64,
-}
-
-/// An answer, put to the test.
-#[derive(Clone, Copy, Debug)]
-pub struct Check {
-    pub holds: bool,
 }
 
 /// A request under way.
@@ -134,8 +129,8 @@ impl Walk {
         awaited
     }
 
-    /// The answers that were put to the test.
-    pub fn checks(&self) -> &[Check] {
+    /// For each answer that was put to the test, whether it stood it.
+    pub fn checks(&self) -> &[bool] {
         &self.checks
     }
 
@@ -144,19 +139,13 @@ impl Walk {
         self.model
     }
 
-    /// What found no room on the way.
-    pub fn take_refused(&self) -> u64 {
-        self.refused
+    /// What found no room on the way, told once.
+    pub fn take_refused(&mut self) -> u64 {
+        std::mem::take(&mut self.refused)
     }
 
     /// Goes through the steps, and gives how things stood at a time on the way.
-    pub fn go(
-        &mut self,
-        scene: &Scene,
-        steps: &[Step],
-        guide: &Guide<'_>,
-        until_ns: u64,
-    ) -> Option<Self> {
+    pub fn go(&mut self, scene: &Scene, steps: &[Step], guide: &Guide<'_>, until_ns: u64) -> Self {
         let mut kept = None;
         for step in steps {
             if kept.is_none() && step.time_ns >= until_ns {
@@ -188,13 +177,12 @@ impl Walk {
             }
             self.round = self.round.after(step.what);
         }
-        kept.or_else(|| Some(self.keep(until_ns)))
+        kept.unwrap_or_else(|| self.keep(until_ns))
     }
 
     /// The walk as it stands, to go on from.
     fn keep(&self, until_ns: u64) -> Self {
-        let checks = self.checks.iter().map(|check| check.holds);
-        let mut before: VecDeque<bool> = self.before.iter().copied().chain(checks).collect();
+        let mut before: VecDeque<bool> = self.before.iter().chain(&self.checks).copied().collect();
         before.drain(..before.len().saturating_sub(NEAR));
         Self {
             live: self.live.clone(),
@@ -268,7 +256,7 @@ impl Walk {
         }
         let at = self.checks.len();
         if !self.live.is_empty() {
-            self.checks.push(Check { holds: live.holds });
+            self.checks.push(live.holds);
         }
         self.answered.push((live, at));
     }
@@ -351,16 +339,15 @@ impl Walk {
     }
 
     /// Parents of the calls whose requests stood the test among others that did.
-    pub fn outcome(&self) -> Outcome {
-        let checks = self.checks.iter().map(|check| check.holds);
-        let checks: Vec<bool> = self.before.iter().copied().chain(checks).collect();
+    pub fn outcome(self) -> Outcome {
+        let checks: Vec<bool> = self.before.iter().chain(&self.checks).copied().collect();
         let held = checks.iter().filter(|holds| **holds).count();
-        let mut found = Vec::new();
+        let mut outcome = Outcome {
+            found: Vec::new(),
+            graded: self.graded,
+        };
         if self.crowd > MAX_CROWD || held * 100 < checks.len() * LEAST_HELD_PERCENT {
-            return Outcome {
-                found,
-                graded: self.graded.clone(),
-            };
+            return outcome;
         }
         for (live, at) in self.answered.iter().filter(|(live, _)| live.holds) {
             let at = at + self.before.len();
@@ -377,7 +364,7 @@ impl Walk {
                 continue;
             }
             let confidence = share(all - failed, all);
-            found.extend(
+            outcome.found.extend(
                 live.calls
                     .iter()
                     .filter(|given| !given.is_known)
@@ -388,10 +375,7 @@ impl Walk {
                     }),
             );
         }
-        Outcome {
-            found,
-            graded: self.graded.clone(),
-        }
+        outcome
     }
 }
 

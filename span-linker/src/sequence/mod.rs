@@ -19,12 +19,11 @@ mod state;
 pub use joint::{Choice, Scene};
 pub use state::{Call, Request, State};
 
+use crate::learned::{Learned, Learns};
 use joint::Deal;
 use model::Model;
-use span_model::{ProcessKey, SpanId};
+use span_model::SpanId;
 use std::collections::HashMap;
-
-type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 /// Processes whose models are kept; beyond, those that were idle longest go.
 const MAX_PROCESSES: usize = 4096;
@@ -38,15 +37,7 @@ const REHEARSALS: usize = 20;
 const LEAST_TEACHING: f32 = 0.2;
 
 /// What the processes have taught.
-#[derive(Debug, Default)]
-pub struct Sequences {
-    processes: FastMap<ProcessKey, Process>,
-    turn: u64,
-    /// Models thrown away because there were too many.
-    pub forgotten: u64,
-    /// What those had refused.
-    refused: u64,
-}
+pub type Sequences = Learned<Process, MAX_PROCESSES>;
 
 /// What one process has taught.
 #[derive(Debug, Default)]
@@ -58,48 +49,20 @@ pub struct Process {
     decided_until_ns: u64,
     /// Calls were left to it, at least once.
     pub(crate) needed: bool,
-    turn: u64,
 }
 
-impl Sequences {
-    /// What a process has taught, to add to it.
-    pub fn process(&mut self, key: ProcessKey) -> &mut Process {
-        self.turn += 1;
-        if self.processes.len() >= MAX_PROCESSES && !self.processes.contains_key(&key) {
-            self.forget_idle();
-        }
-        let process = self.processes.entry(key).or_default();
-        process.turn = self.turn;
-        process
-    }
-
-    /// Throws away the eighth that was idle longest: looking for one would cost as much, at
-    /// every turn.
-    fn forget_idle(&mut self) {
-        let mut turns: Vec<u64> = self.processes.values().map(|p| p.turn).collect();
-        turns.sort_unstable();
-        let last = turns.get(MAX_PROCESSES / 8).copied().unwrap_or(u64::MAX);
-        let idle = self.processes.extract_if(|_, process| process.turn < last);
-        for (_, process) in idle {
-            self.forgotten += 1;
-            self.refused += process.model.refused;
-        }
-    }
-
-    /// Samples that were not learned because a model had no room for them.
-    pub fn refused(&self) -> u64 {
-        let models = self.processes.values().map(|process| process.model.refused);
-        self.refused + models.sum::<u64>()
-    }
-
-    /// Calls of the process that began before this are decided.
-    pub fn decided_until_ns(&self, key: ProcessKey) -> u64 {
-        let process = self.processes.get(&key);
-        process.map_or(0, |process| process.decided_until_ns)
+impl Learns for Process {
+    fn refused(&self) -> u64 {
+        self.model.refused
     }
 }
 
 impl Process {
+    /// Calls of the process that began before this are decided.
+    pub fn decided_until_ns(&self) -> u64 {
+        self.decided_until_ns
+    }
+
     /// Where a request stands, as the last stretch left it.
     pub fn state_of(&self, request: SpanId) -> Option<State> {
         self.under_way.get(&request).map(|(state, _)| *state)

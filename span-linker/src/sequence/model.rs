@@ -13,7 +13,8 @@
 //! it weighs. In an event loop it settles everything, in Go it helps.
 
 use super::gap::{ANY_GAP, BINS, Histogram, Table, bin, log_density};
-use super::state::{Event, State, VIEWS, mix};
+use super::state::{Event, State, VIEWS};
+use crate::hash::mix;
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 

@@ -1,5 +1,6 @@
 //! Where a request stands, and what may happen to it next.
 
+use crate::hash::mix;
 use span_model::SpanId;
 
 /// How many views of a state a model has, the finest first.
@@ -188,13 +189,4 @@ impl State {
             Thread::Other
         }
     }
-}
-
-/// Adds to a hash.
-pub fn mix(hash: u64, value: u32) -> u64 {
-    let mut mixed = hash ^ u64::from(value).wrapping_add(0x9e37_79b9_7f4a_7c15);
-    mixed = mixed.wrapping_mul(0xff51_afd7_ed55_8ccd);
-    mixed ^= mixed >> 32;
-    mixed = mixed.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    mixed ^ (mixed >> 29)
 }
