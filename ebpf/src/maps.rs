@@ -23,6 +23,11 @@ pub static TARGETS: HashMap<u32, Target> = HashMap::with_max_entries(16_384, 0);
 #[map]
 pub static CONNECTIONS: LruHashMap<ConnectionId, Capture> = LruHashMap::with_max_entries(65_536, 0);
 
+/// Which sequence numbers the counters of a known connection begin at, sent and received, by the
+/// address of its `sock`: tells a torn copy of the counters from a new connection. Kernel only.
+#[map]
+pub static BASES: LruHashMap<u64, [u32; 2]> = LruHashMap::with_max_entries(65_536, 0);
+
 /// Stream positions (read, written) of unix sockets, which the kernel does not
 /// count, by address and inode: addresses are used again. Kernel only.
 #[map]

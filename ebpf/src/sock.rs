@@ -1,6 +1,6 @@
 //! Reads from `struct sock`: addresses, and where its streams stand.
 
-use crate::maps::{CONNECTIONS, UNIX_POSITIONS, count, offsets, settings};
+use crate::maps::{BASES, CONNECTIONS, UNIX_POSITIONS, count, offsets, settings};
 use crate::task::{Part, read};
 use ebpf_common::{Capture, ConnectionId, Counter, Extent, Family, Flags, Role, SocketRecord};
 
@@ -179,29 +179,67 @@ impl Counters {
             receive_base: self.rcv_nxt.wrapping_sub(self.bytes_received as u32),
         }
     }
+
+    /// What these were before or after the change that they were read in the middle of, if they
+    /// are of the connection with these bases.
+    ///
+    /// A softirq adds to the bytes before it moves the sequence number, and when its processor is
+    /// taken away in between (a virtual one) they stay torn for longer than anybody could wait.
+    /// Then the base of one direction is another, and of one only: of a new connection at the same
+    /// address both are.
+    #[inline(always)]
+    fn mended(self, sock: u64, [send_base, receive_base]: [u32; 2]) -> Option<Self> {
+        let id = self.id(sock);
+        // Signed: the copy may also have caught the new number and the old bytes.
+        let ahead = |base: u32, torn: u32| i64::from(base.wrapping_sub(torn) as i32) as u64;
+        let acked = ahead(send_base, id.send_base);
+        let received = ahead(receive_base, id.receive_base);
+        (acked == 0 || received == 0).then_some(Self {
+            bytes_acked: self.bytes_acked.wrapping_sub(acked),
+            bytes_received: self.bytes_received.wrapping_sub(received),
+            ..self
+        })
+    }
+
+    /// The capture mode of the connection if it is known, and its counters, mended if need be.
+    ///
+    /// Not the mode itself: the halves of an empty one would be spilled unset, which verifiers
+    /// before 6.3 refuse.
+    #[inline(always)]
+    fn find(self, sock: u64) -> (Self, Option<&'static Capture>) {
+        let known = lookup(&self.id(sock));
+        if known.is_some() {
+            return (self, known);
+        }
+        // SAFETY: a copy is taken at once.
+        let bases = unsafe { BASES.get(&sock) }.copied();
+        match bases.and_then(|bases| self.mended(sock, bases)) {
+            Some(mended) => (mended, lookup(&mended.id(sock))),
+            None => (self, None),
+        }
+    }
 }
 
 /// Finds the connection's capture mode, making it when new, and fills the
 /// sequence numbers, the role and both stream positions (`offset`: written,
 /// `other_offset`: read; the caller turns them round for a read).
 ///
-/// A softirq may move the counters between two reads; a known connection proves
-/// the values by being found, a new one by reading the same twice.
+/// A softirq may move the counters while they are copied; a known connection proves
+/// the values by being found or mends them, a new one by reading the same twice.
 #[inline(always)]
 pub fn fill_streams(
     sock: u64,
     copy: &mut SockCopy,
     record: &mut SocketRecord,
 ) -> Result<Capture, Counter> {
-    let mut last = Counters::read(sock, copy)?;
-    let mut capture = lookup(&last.id(sock));
+    let (mut last, mut capture) = Counters::read(sock, copy)?.find(sock);
     let mut stable = capture.is_some();
     for _ in 0..STABLE_READS {
         if stable {
             break;
         }
-        let again = Counters::read_again(sock, copy)?;
-        capture = lookup(&again.id(sock));
+        let again;
+        (again, capture) = Counters::read_again(sock, copy)?.find(sock);
         stable = capture.is_some() || again.id(sock) == last.id(sock);
         last = again;
     }
@@ -209,7 +247,7 @@ pub fn fill_streams(
         count(Counter::Unstable);
         record.flags |= Flags::UNSTABLE;
     }
-    let capture = match capture {
+    let capture = match capture.copied() {
         Some(capture) if capture.role != Role::Unknown as u32 => capture,
         Some(capture) => remember(
             &last.id(sock),
@@ -238,15 +276,16 @@ pub fn fill_streams(
 }
 
 #[inline(always)]
-fn lookup(id: &ConnectionId) -> Option<Capture> {
-    // SAFETY: a copy is taken at once; user space replaces entries as a whole.
-    unsafe { CONNECTIONS.get(id) }.copied()
+fn lookup(id: &ConnectionId) -> Option<&'static Capture> {
+    // SAFETY: entries of a map stay where they are; user space replaces them as a whole.
+    unsafe { CONNECTIONS.get(id) }
 }
 
 #[inline(always)]
 fn remember(id: &ConnectionId, capture: Capture) -> Capture {
     // A failed insert only costs a second look at the next message.
     let _ = CONNECTIONS.insert(id, &capture, 0);
+    let _ = BASES.insert(&id.sock, &[id.send_base, id.receive_base], 0);
     capture
 }
 
@@ -305,20 +344,20 @@ fn fill_positions(copy: &SockCopy, counters: &Counters, role: u32, record: &mut 
 /// Forgets a TCP connection. True: it was one that we traced.
 #[inline(always)]
 pub fn forget(sock: u64, copy: &mut SockCopy, record: &mut SocketRecord) -> Result<bool, Counter> {
-    let counters = Counters::read_again(sock, copy)?;
-    let id = counters.id(sock);
-    let Some(capture) = lookup(&id) else {
+    let (counters, capture) = Counters::read_again(sock, copy)?.find(sock);
+    let Some(capture) = capture else {
         return Ok(false);
     };
     fill_positions(copy, &counters, capture.role, record);
-    Ok(CONNECTIONS.remove(&id).is_ok())
+    let _ = BASES.remove(&sock);
+    Ok(CONNECTIONS.remove(&counters.id(sock)).is_ok())
 }
 
 /// A traced TCP connection's streams, without making it known.
 #[inline(always)]
 pub fn peek(sock: u64, copy: &mut SockCopy, record: &mut SocketRecord) -> Result<bool, Counter> {
-    let counters = Counters::read_again(sock, copy)?;
-    let Some(capture) = lookup(&counters.id(sock)) else {
+    let (counters, capture) = Counters::read_again(sock, copy)?.find(sock);
+    let Some(capture) = capture else {
         return Ok(false);
     };
     fill_positions(copy, &counters, capture.role, record);

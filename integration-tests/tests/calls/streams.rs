@@ -233,7 +233,7 @@ fn writers_that_race_on_one_socket_are_placed_right_or_visibly_not() -> Result<(
         return Ok(());
     }
     let mut watch = Watch::start_here(&Options {
-        ring_bytes: 64 << 20,
+        ring_bytes: 128 << 20,
         ..Options::default()
     })?;
     let (connector, mut acceptor) = tcp_pair()?;
