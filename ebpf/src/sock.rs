@@ -250,7 +250,8 @@ pub fn fill_streams(
     let capture = match capture.copied() {
         Some(capture) if capture.role != Role::Unknown as u32 => capture,
         Some(capture) => remember(
-            &last.id(sock),
+            &last,
+            sock,
             Capture {
                 role: role(sock, &last)?,
                 ..capture
@@ -265,7 +266,7 @@ pub fn fill_streams(
                 ..Capture::default()
             };
             if stable {
-                remember(&last.id(sock), fresh)
+                remember(&last, sock, fresh)
             } else {
                 fresh
             }
@@ -282,10 +283,14 @@ fn lookup(id: &ConnectionId) -> Option<&'static Capture> {
 }
 
 #[inline(always)]
-fn remember(id: &ConnectionId, capture: Capture) -> Capture {
+fn remember(counters: &Counters, sock: u64, capture: Capture) -> Capture {
+    let id = counters.id(sock);
     // A failed insert only costs a second look at the next message.
-    let _ = CONNECTIONS.insert(id, &capture, 0);
-    let _ = BASES.insert(&id.sock, &[id.send_base, id.receive_base], 0);
+    let _ = CONNECTIONS.insert(&id, &capture, 0);
+    // The peer of a call with a fast-open cookie has not told its number yet.
+    if counters.rcv_nxt != 0 {
+        let _ = BASES.insert(&sock, &[id.send_base, id.receive_base], 0);
+    }
     capture
 }
 
