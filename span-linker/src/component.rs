@@ -98,6 +98,7 @@ impl Component {
                 "sample_refused",
                 stats.refused_samples - told.refused_samples,
             ),
+            ("timing_skipped", stats.unaffordable - told.unaffordable),
             ("foreign", stats.foreign - told.foreign),
             ("malformed", stats.malformed - told.malformed),
         ];

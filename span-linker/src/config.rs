@@ -22,7 +22,8 @@ pub struct Config {
     pub below_floor: BelowFloor,
     /// Parents are also told by whose turn it is in event loops that read ahead: experimental.
     pub queue_order: bool,
-    /// Parents are also told by timing and sequence, where nothing surer tells: experimental.
+    /// Parents are also told by timing and sequence, where nothing surer tells and it is measured
+    /// that this tells requests apart.
     pub timing: bool,
     /// How long an exported span is remembered for the sake of late children.
     #[serde(with = "duration")]
@@ -52,7 +53,7 @@ impl Default for Config {
             confidence_floor: 0.8,
             below_floor: BelowFloor::Root,
             queue_order: false,
-            timing: false,
+            timing: true,
             remember: Duration::from_mins(1),
             open_limit: Duration::from_mins(10),
         }

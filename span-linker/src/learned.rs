@@ -49,10 +49,14 @@ impl<T: Learns, const LIMIT: usize> Learned<T, LIMIT> {
         self.processes.get(&key).map(|(_, process)| process)
     }
 
+    /// What was learned of all processes.
+    pub fn all(&self) -> impl Iterator<Item = &T> {
+        self.processes.values().map(|(_, process)| process)
+    }
+
     /// Samples that were not learned because there was no room for them.
     pub fn refused(&self) -> u64 {
-        let processes = self.processes.values();
-        self.refused + processes.map(|(_, process)| process.refused()).sum::<u64>()
+        self.refused + self.all().map(Learns::refused).sum::<u64>()
     }
 
     /// Throws away the eighth that was idle longest: looking for one would cost as much, at

@@ -121,7 +121,14 @@ impl SpanLinker {
         let sequences = self.decoder.sequences();
         let queues = self.decoder.queues();
         self.stats.forgotten_models = sequences.forgotten + queues.forgotten;
+        self.stats.unaffordable = self.decoder.unaffordable();
         self.stats.refused_samples = sequences.refused() + queues.refused();
+    }
+
+    /// How much of their share decoys got when timing was tested, over all processes known; none: it
+    /// was not.
+    pub fn decoys(&self) -> Option<f32> {
+        self.decoder.decoys()
     }
 
     /// What was counted since the start.

@@ -22,6 +22,8 @@ pub struct Stats {
     pub forgotten_models: u64,
     /// Sequences and gaps that were not learned because the process has too many.
     pub refused_samples: u64,
+    /// Calls left without a parent because timing had spent its budget.
+    pub unaffordable: u64,
     /// Spans that already had a trace and went through as they came.
     pub foreign: u64,
     /// Spans without a usable span id; they go through as they came.

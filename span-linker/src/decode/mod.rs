@@ -7,16 +7,18 @@
 //! Calls are decided in stretches of the process's time, in the order in which they began,
 //! so that each finds those before it decided and the order of arrival does not matter.
 
+mod budget;
 mod ladder;
 mod queue;
 mod stretch;
 
 use crate::config::Config;
 use crate::queue::Queues;
-use crate::sequence::Sequences;
+use crate::sequence::{Process, Sequences};
 use crate::window::Window;
 use crate::window::entry::Side;
 use crate::window::link::Link;
+use budget::Budget;
 use span_model::SpanId;
 
 /// What decides.
@@ -32,6 +34,9 @@ pub struct Decoder {
     look_ns: u64,
     queues: Queues,
     sequences: Sequences,
+    budget: Budget,
+    /// Calls left without a parent because timing had spent its budget.
+    unaffordable: u64,
 }
 
 impl Decoder {
@@ -43,15 +48,18 @@ impl Decoder {
         )]
         let floor = config.confidence_floor as f32;
         let wait_ns = u64::try_from(config.decision_wait.as_nanos()).unwrap_or(u64::MAX);
+        // A stretch and the look leave a third of the wait to spans that are late.
+        let stretch_ns = (wait_ns / 8).max(MIN_STRETCH_NS);
         Self {
             floor,
             queue_order: config.queue_order,
             timing: config.timing,
-            // Both together leave a third of the wait to spans that are late.
-            stretch_ns: (wait_ns / 8).max(MIN_STRETCH_NS),
+            stretch_ns,
             look_ns: wait_ns / 2,
             queues: Queues::default(),
             sequences: Sequences::default(),
+            budget: Budget::new(stretch_ns),
+            unaffordable: 0,
         }
     }
 
@@ -69,6 +77,21 @@ impl Decoder {
         if let Some(reason) = ladder::climb(window, id, self.floor) {
             window.set_link(id, Link::None(reason));
         }
+    }
+
+    /// Calls left without a parent because timing had spent its budget.
+    pub fn unaffordable(&self) -> u64 {
+        self.unaffordable
+    }
+
+    /// How much of their share decoys got when timing was tested; none: it was not.
+    pub fn decoys(&self) -> Option<f32> {
+        let (mut got, mut by_chance) = (0.0, 0.0);
+        for share in self.sequences.all().map(Process::decoys) {
+            got += share.got;
+            by_chance += share.by_chance;
+        }
+        (by_chance > 0.0).then(|| got / by_chance)
     }
 
     /// What was learned of queues.

@@ -176,8 +176,9 @@ fn is_on(entry: &Entry, tid: u32) -> bool {
     (entry.facts.request_tid, entry.facts.response_tid) == (tid, tid)
 }
 
-fn only_thread(requests: &[&Entry], calls: &[&Entry]) -> Option<u32> {
-    let tid = requests.first()?.facts.request_tid;
+/// The thread that moves all but a few of these spans' messages, if there is one.
+pub(super) fn only_thread(requests: &[&Entry], calls: &[&Entry]) -> Option<u32> {
+    let tid = requests.first().or(calls.first())?.facts.request_tid;
     let all = requests.len() + calls.len();
     let on = requests
         .iter()

@@ -8,6 +8,7 @@
 //! Spans beyond the horizon are left out of account, known or not: that keeps the decision
 //! the same whenever it is made.
 
+use super::queue::only_thread;
 use super::{Decoder, ladder};
 use crate::sequence::{Call, Choice, Process, Request, Scene, State};
 use crate::window::entry::Entry;
@@ -60,39 +61,58 @@ impl Decoder {
         }
         let bounds = Bounds { key, from, until };
         let left = self.queue(window, &bounds, count, left);
-        let process = self.sequences.process(key);
-        if !self.timing {
+        let Some((scene, choices)) = self.time(window, &bounds, left.len()) else {
             for (id, reason) in left {
                 window.set_link(id, Link::None(reason));
             }
-            process.skip(until);
+            self.sequences.process(key).skip(until);
             return;
+        };
+        let calls = scene.calls.iter().map(|call| call.id);
+        let choices: FastMap<SpanId, Choice> = calls.zip(choices).collect();
+        for (id, reason) in left {
+            let choice = choices.get(&id);
+            let link = choice.map_or(Link::None(reason), |choice| {
+                self.link(&scene, *choice, reason)
+            });
+            window.set_link(id, link);
         }
-        if !process.wants(left.len(), from / self.stretch_ns) {
-            process.skip(until);
-            return;
+    }
+
+    /// What timing says of the calls of a stretch, of which so many have no parent yet; none: it
+    /// says nothing.
+    fn time(
+        &mut self,
+        window: &Window,
+        bounds: &Bounds,
+        left: usize,
+    ) -> Option<(Scene, Vec<Choice>)> {
+        let Bounds { key, from, until } = *bounds;
+        if !self.timing {
+            return None;
+        }
+        let process = self.sequences.process(key);
+        let stretch = from / self.stretch_ns;
+        let crowd = window.open_in_process(key, from).count();
+        let wanted = process.wants(left, stretch) && process.may_try(from, crowd);
+        if !wanted || has_one_thread(window, bounds) {
+            return None;
         }
         let horizon = if process.is_young() {
             until.saturating_add(self.look_ns)
         } else {
             horizon(window, key, until, self.look_ns)
         };
-        let scene = scene(window, process, &bounds, horizon);
-        let choices = process.decide(&scene, until);
-        let is_taught = process.is_taught();
-        let choices: FastMap<SpanId, Choice> = scene
-            .calls
-            .iter()
-            .map(|call| call.id)
-            .zip(choices)
-            .collect();
-        for (id, reason) in left {
-            let link = match choices.get(&id) {
-                Some(choice) if is_taught => self.link(&scene, *choice, reason),
-                _ => Link::None(reason),
-            };
-            window.set_link(id, link);
+        let scene = scene(window, process, bounds, horizon);
+        if !self.budget.affords(stretch, scene.work()) {
+            self.unaffordable += left as u64;
+            return None;
         }
+        let mut choices = process.decide(&scene, until);
+        if !process.is_taught() {
+            choices.clear();
+        }
+        Some((scene, choices))
     }
 
     fn link(&self, scene: &Scene, choice: Choice, reason: Reason) -> Link {
@@ -122,6 +142,15 @@ impl Process {
         let hungry = self.learned() < TAUGHT || stretch.is_multiple_of(REFRESH);
         left > 0 || (self.needed && hungry)
     }
+}
+
+/// Everything moves on one thread. When it reads and writes tells when the thread comes to it, not
+/// what its requests wait for; `queue` looks at that.
+fn has_one_thread(window: &Window, bounds: &Bounds) -> bool {
+    let Bounds { key, from, until } = *bounds;
+    let requests: Vec<&Entry> = window.requests_begun_in(key, from, until).collect();
+    let calls: Vec<&Entry> = window.calls_begun_in(key, from, until).collect();
+    only_thread(&requests, &calls).is_some()
 }
 
 /// A stretch of a process's time, ns since the Unix epoch.

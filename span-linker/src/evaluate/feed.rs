@@ -44,6 +44,11 @@ pub struct Linked {
 }
 
 impl Feed {
+    /// How much of their share decoys got, since it knows something.
+    pub fn decoys(&self) -> Option<f32> {
+        self.linker.decoys()
+    }
+
     /// A linker that knows nothing.
     pub fn new(floor: f64, wait: Duration, queue_order: bool) -> Self {
         Self {

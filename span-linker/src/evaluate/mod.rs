@@ -124,6 +124,7 @@ pub fn evaluate(options: &Options, out: &mut dyn Write) -> Result<(), Error> {
         report::head(out, file, &recording)?;
         report::one(out, &recording, &linked.answers, feed.busy)?;
         report::methods(out, &recording, &linked)?;
+        report::decoys(out, feed.decoys())?;
         for baseline in &options.baseline {
             let began = worked();
             let answers = baselines::link(*baseline, &recording);

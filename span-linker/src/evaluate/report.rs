@@ -91,3 +91,11 @@ pub fn methods(out: &mut dyn Write, recording: &Recording, linked: &Linked) -> R
     }
     Ok(())
 }
+
+/// What requests that never were got when timing was tested.
+pub fn decoys(out: &mut dyn Write, share: Option<f32>) -> Result<(), Error> {
+    if let Some(share) = share {
+        writeln!(out, "  decoys got {share:.3} of their share")?;
+    }
+    Ok(())
+}

@@ -36,6 +36,22 @@ pub struct Scene {
     pub pinned: Vec<Option<u32>>,
 }
 
+impl Scene {
+    /// How often a call without a known parent is weighed against a request: what choosing costs
+    /// grows with that.
+    pub fn work(&self) -> u64 {
+        let mut ends: Vec<u64> = self.requests.iter().filter_map(|r| r.end_ns).collect();
+        ends.sort_unstable();
+        let open = |time_ns| {
+            let begun = self.requests.partition_point(|r| r.start_ns <= time_ns);
+            begun.saturating_sub(ends.partition_point(|end| *end <= time_ns)) as u64
+        };
+        let calls = self.calls.iter().zip(&self.pinned);
+        let unknown = calls.filter(|(_, pinned)| pinned.is_none());
+        unknown.map(|(call, _)| open(call.start_ns)).sum()
+    }
+}
+
 /// The parent chosen for a call.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Choice {

@@ -21,6 +21,18 @@ pub struct Request {
     pub tids: (u32, u32),
 }
 
+impl Request {
+    /// The same, so much later.
+    #[must_use]
+    pub fn later(&self, by_ns: u64) -> Self {
+        Self {
+            start_ns: self.start_ns.saturating_add(by_ns),
+            end_ns: self.end_ns.map(|end| end.saturating_add(by_ns)),
+            ..*self
+        }
+    }
+}
+
 /// A call that was made.
 #[derive(Clone, Copy, Debug)]
 pub struct Call {
@@ -38,6 +50,18 @@ pub struct Call {
     pub after: Option<SpanId>,
     /// The request that the writing thread had read and not answered.
     pub serving: Option<SpanId>,
+}
+
+impl Call {
+    /// The same, so much later.
+    #[must_use]
+    pub fn later(&self, by_ns: u64) -> Self {
+        Self {
+            start_ns: self.start_ns.saturating_add(by_ns),
+            end_ns: self.end_ns.map(|end| end.saturating_add(by_ns)),
+            ..*self
+        }
+    }
 }
 
 /// Where a request stands after some of its calls.
@@ -150,6 +174,16 @@ impl State {
             end_ns,
             read,
             read_tid,
+            ..*self
+        }
+    }
+
+    /// The same, with all that has happened so much later.
+    #[must_use]
+    pub fn later(&self, by_ns: u64) -> Self {
+        Self {
+            last_start_ns: self.last_start_ns.saturating_add(by_ns),
+            end_ns: self.end_ns.saturating_add(by_ns),
             ..*self
         }
     }

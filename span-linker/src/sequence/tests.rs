@@ -3,7 +3,8 @@
 use super::joint::Deal;
 use super::model::{MAX_HISTOGRAMS, Model};
 use super::pair::{Dealer, Pair};
-use super::{Call, Choice, MAX_PROCESSES, Process, Request, Scene, Sequences, State};
+use super::{Call, Choice, MAX_PROCESSES, Process, Request, Scene, Sequences, State, joint};
+use crate::hash::mix;
 use span_model::{ProcessKey, SpanId};
 
 const A: u32 = 1;
@@ -47,11 +48,13 @@ fn scene(requests: &[Request], calls: &[Call]) -> Scene {
 /// after that had ended, and ended 1 ms after `B` had. The last one ended by 2000 ms.
 fn taught() -> Process {
     let mut process = Process::default();
+    let requests = |n: u64| request(n, n * 20, n * 20 + 12);
+    let calls = |n: u64| [call(2 * n, A, n * 20 + 2), call(2 * n + 1, B, n * 20 + 7)];
     for n in 0..100 {
-        let start = n * 20;
-        let requests = [request(n, start, start + 12)];
-        let calls = [call(2 * n, A, start + 2), call(2 * n + 1, B, start + 7)];
-        process.decide(&scene(&requests, &calls), (start + 20) * MS);
+        // With a look at the next one.
+        let calls = [calls(n), calls(n + 1)].concat();
+        let scene = scene(&[requests(n), requests(n + 1)], &calls);
+        process.decide(&scene, (n * 20 + 20) * MS);
     }
     assert!(process.is_taught());
     process
@@ -172,4 +175,75 @@ fn models_that_were_idle_longest_go_and_what_they_refused_is_still_counted() {
         sequences.process(ProcessKey(key));
     }
     assert_eq!((sequences.forgotten, sequences.refused()), (all / 8, 7));
+}
+
+/// 20 requests of which each makes two calls at any time while it lasts: nothing tells whose they are.
+fn guessing(round: u64) -> Scene {
+    let random = |n: u64, range_ms: u64| mix(mix(round, 1) ^ n, 5) % (range_ms * MS);
+    let requests = (0..20).map(|n| Request {
+        start_ns: 100 * round * MS + random(n, 20),
+        end_ns: Some((100 * round + 60) * MS + random(n + 100, 30)),
+        ..request(1000 * round + n, 0, 0)
+    });
+    let calls = (0..40).map(|n| {
+        let start_ns = (100 * round + 25) * MS + random(n + 200, 30);
+        Call {
+            start_ns,
+            end_ns: Some(start_ns + 4 * MS),
+            ..call(1000 * round + n, if n % 2 == 0 { A } else { B }, 0)
+        }
+    });
+    let (mut requests, mut calls): (Vec<_>, Vec<_>) = (requests.collect(), calls.collect());
+    requests.sort_by_key(|request| request.start_ns);
+    calls.sort_by_key(|call| call.start_ns);
+    scene(&requests, &calls)
+}
+
+#[test]
+fn where_it_only_guesses_it_is_soon_not_believed() {
+    let mut process = taught();
+    let mut sure = Vec::new();
+    for round in 30..100 {
+        let choices = process.decide(&guessing(round), (100 * round + 100) * MS);
+        let of_round = choices.iter().filter(|choice| choice.confidence >= 0.8);
+        sure.push(of_round.count());
+    }
+    let (early, late) = sure.split_at(50);
+    let calls = 40 * 20;
+    assert!(early.iter().sum::<usize>() < calls / 2, "{early:?}");
+    assert!(late.iter().sum::<usize>() < calls / 100, "{late:?}");
+}
+
+#[test]
+fn what_began_with_guesses_is_not_believed_however_well_it_fits() {
+    let mut process = Process::default();
+    // Two requests at a time, always: each could have made the other's calls.
+    for round in 0..200 {
+        let start = round * 40;
+        let requests = [
+            request(2 * round, start, start + 12),
+            request(2 * round + 1, start + 1, start + 13),
+        ];
+        let calls = [
+            call(4 * round, A, start + 2),
+            call(4 * round + 1, A, start + 3),
+            call(4 * round + 2, B, start + 7),
+            call(4 * round + 3, B, start + 8),
+        ];
+        let choices = process.decide(&scene(&requests, &calls), (start + 40) * MS);
+        assert!(
+            choices.iter().all(|choice| choice.confidence <= 0.5),
+            "{choices:?}"
+        );
+    }
+    assert!(process.is_taught());
+}
+
+#[test]
+fn looking_for_decoys_changes_nothing_that_was_learned() {
+    let (mut one, other) = (taught(), taught());
+    one.doubts.look(&crossing(), &one.model, 0..u64::MAX);
+    let choose =
+        |process: &Process| joint::choose(&crossing(), &mut process.model.clone(), false).choices;
+    assert_eq!(choose(&one), choose(&other));
 }

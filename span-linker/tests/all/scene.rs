@@ -223,10 +223,13 @@ impl Stage {
 
 /// Everything at once, decided after the delay.
 pub fn link(seen: &[Seen]) -> Linked {
-    Stage::new(Config::default())
-        .at(0, finished(seen))
-        .tick(2000)
-        .left()
+    Stage::new(Config {
+        timing: false,
+        ..Config::default()
+    })
+    .at(0, finished(seen))
+    .tick(2000)
+    .left()
 }
 
 /// Linked spans by id.
