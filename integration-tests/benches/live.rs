@@ -69,16 +69,11 @@ fn main() -> Result<()> {
                 };
                 println!("{score}{setting}");
             }
-            if measured.kernel_lost + measured.unpaired > 0 {
-                lost.push((
-                    runtime,
-                    level.in_flight,
-                    measured.kernel_lost,
-                    measured.unpaired,
-                ));
+            for line in measured.lost {
+                lost.push(format!("{runtime} at {}: {}", level.in_flight, line.trim()));
             }
         }
     }
-    println!("lost in the kernel, unpaired (runtime, in flight): {lost:?}");
+    println!("lost in the kernel, unpaired: {lost:?}");
     Ok(())
 }

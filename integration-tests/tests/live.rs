@@ -31,7 +31,7 @@ const FLOORS: [(&str, f64, [f64; LEVELS.len()]); 8] = [
     ("java virtual threads", 0.97, [0.0, 0.0]),
 ];
 
-fn check(score: &Score, kernel_lost: u64) -> Result<()> {
+fn check(score: &Score, lost: &[String]) -> Result<()> {
     let runtime = score.runtime;
     let Some((_, precision, recalls)) = FLOORS.iter().find(|(name, ..)| *name == runtime) else {
         bail!("{runtime} has no floor");
@@ -44,7 +44,7 @@ fn check(score: &Score, kernel_lost: u64) -> Result<()> {
     ensure!(
         score.precision() >= *precision && score.recall() >= *recall && score.false_parents == 0,
         "{runtime} is below {precision} / {recall}; {} requests were given a parent; \
-         lost in the kernel: {kernel_lost}",
+         lost: {lost:?}",
         score.false_parents
     );
     Ok(())
@@ -80,7 +80,7 @@ fn calls_are_linked_to_the_requests_that_made_them_and_to_no_other() -> Result<(
         let measured = measure(&mut shop, &runtimes, level, false)?;
         for score in &measured.scores {
             println!("{score}");
-            if let Err(error) = check(score, measured.kernel_lost) {
+            if let Err(error) = check(score, &measured.lost) {
                 wrong.push(format!("{error:#}\n{score}"));
             }
         }

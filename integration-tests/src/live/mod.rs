@@ -33,10 +33,9 @@ use truth::Truth;
 pub struct Measured {
     /// One a runtime.
     pub scores: Vec<Score>,
-    /// Events that the kernel side lost.
-    pub kernel_lost: u64,
-    /// Requests and responses that found no partner.
-    pub unpaired: u64,
+    /// What the summary says of events that the kernel side lost, and of requests and responses
+    /// that found no partner.
+    pub lost: Vec<String>,
 }
 
 /// One runtime's part of a run.
@@ -85,10 +84,13 @@ pub fn measure(
     if let Some(raw) = raw {
         record::record(&read_file(&raw)?, &finished.spans, &truth, &rounds)?;
     }
-    let lost = |name| finished.summary.sum(name, &[]);
+    let lost = |line: &&String| {
+        ["deeptrace_kernel_lost", "deeptrace_unpaired"]
+            .iter()
+            .any(|name| line.contains(name))
+    };
     Ok(Measured {
         scores: score::score(&finished.spans, &truth, &rounds),
-        kernel_lost: lost("deeptrace_kernel_lost"),
-        unpaired: lost("deeptrace_unpaired"),
+        lost: finished.said.iter().filter(lost).cloned().collect(),
     })
 }

@@ -11,6 +11,7 @@ mod budget;
 mod ladder;
 mod queue;
 mod stretch;
+mod way_back;
 
 use crate::config::Config;
 use crate::queue::Queues;

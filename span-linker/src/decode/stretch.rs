@@ -61,6 +61,7 @@ impl Decoder {
         }
         let bounds = Bounds { key, from, until };
         let left = self.queue(window, &bounds, count, left);
+        let left = self.way_back(window, &bounds, left);
         let Some((scene, choices)) = self.time(window, &bounds, left.len()) else {
             for (id, reason) in left {
                 window.set_link(id, Link::None(reason));

@@ -125,6 +125,8 @@ pub enum Method {
     ThreadOrder,
     /// The request that the writing thread is busy serving.
     Thread,
+    /// What the thread that wrote the response had read before, read by read.
+    WayBack,
     /// What the thread that woke the writing thread had read last.
     HandOff,
     /// Whom the thread that read the response woke then.
@@ -139,13 +141,14 @@ pub enum Method {
 
 impl Method {
     /// All of them, in the order of their discriminants.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::TcpStream,
         Self::TraceContext,
         Self::Headers,
         Self::Tokens,
         Self::ThreadOrder,
         Self::Thread,
+        Self::WayBack,
         Self::HandOff,
         Self::HandBack,
         Self::OnlyOpen,
@@ -162,6 +165,7 @@ impl Method {
             Self::Tokens => "tokens",
             Self::ThreadOrder => "thread_order",
             Self::Thread => "thread",
+            Self::WayBack => "way_back",
             Self::HandOff => "hand_off",
             Self::HandBack => "hand_back",
             Self::OnlyOpen => "only_open",

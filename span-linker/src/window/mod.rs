@@ -164,34 +164,45 @@ impl Window {
             let Some(request) = self.get(id) else {
                 continue;
             };
-            let Some(leads_back) = self.leads_back(request) else {
+            let Some((leads_back, _)) = self.way_back(request) else {
                 continue;
             };
             let (process, tid) = (request.process, request.facts.response_tid);
             let end_ns = request.end_ns.unwrap_or(request.start_ns);
-            let mut open = self.open_on_thread(process, tid, end_ns);
-            let rivals = open.any(|other| other != id);
-            drop(open);
+            let mut on_thread = self.open_on_thread(process, tid, end_ns);
+            let rivals = on_thread.any(|other| other != id);
+            drop(on_thread);
+            let trust = self.processes.get(process).map(|process| &process.trust);
+            let others = if trust.is_some_and(|trust| trust.trusts(link::Method::ThreadOrder)) {
+                0
+            } else {
+                let open = self.open_in_process(process, end_ns);
+                open.filter(|other| *other != id).count()
+            };
             let trust = &mut self.processes.entry(process).trust;
             trust.saw_return(leads_back, rivals);
+            trust.saw_way_back(leads_back, others);
         }
     }
 
-    /// What the thread read before it wrote the response leads, read by read, to this request or
-    /// to another one; `None` where it leads to nothing that is known.
-    fn leads_back(&self, request: &Entry) -> Option<bool> {
+    /// Follows what the thread read before it wrote the response back, read by read. Tells whether
+    /// that leads to this request, or to another one, and the calls on the way; `None` where it leads
+    /// to nothing that is known.
+    pub fn way_back(&self, request: &Entry) -> Option<(bool, Vec<SpanId>)> {
+        let mut calls = Vec::new();
         let mut read = request.facts.after?;
         for _ in 0..MAX_READS {
             if read == request.id {
-                return Some(true);
+                return Some((true, calls));
             }
             let entry = self.get(read)?;
             if self.read_together(entry)?.iter().any(|id| *id != read) {
                 return None;
             }
             if entry.side != Side::Egress {
-                return Some(false);
+                return Some((false, calls));
             }
+            calls.push(read);
             read = entry.facts.connected_after.or(entry.facts.after)?;
         }
         None
