@@ -11,6 +11,8 @@ const SOCK_STREAM: u16 = 1;
 const TCP_ESTABLISHED: u8 = 1;
 const TCP_CLOSE_WAIT: u8 = 8;
 const TCP_SYN_SENT: u8 = 2;
+/// Also of who accepts, while a request that came with the SYN is read and answered.
+const TCP_SYN_RECV: u8 = 3;
 /// TCP states in which it has: it takes a number behind the last byte.
 const FIN_SENT: u32 = 1 << 4 | 1 << 5 | 1 << 9 | 1 << 11;
 /// `SOCK_DONE` in `sk_flags`: the peer's FIN was taken into the stream.
@@ -303,7 +305,8 @@ fn role(sock: u64, counters: &Counters) -> Result<u32, Counter> {
     if state == TCP_SYN_SENT {
         return Ok(Role::Connector as u32);
     }
-    if state != TCP_ESTABLISHED && state != TCP_CLOSE_WAIT {
+    let tells = state == TCP_ESTABLISHED || state == TCP_CLOSE_WAIT || state == TCP_SYN_RECV;
+    if !tells {
         return Ok(Role::Unknown as u32);
     }
     let sent: u64 = read(sock, o.tcp_bytes_sent)?;
