@@ -107,6 +107,12 @@ impl SocketEvent<'_> {
         self.flags & flags != 0
     }
 
+    /// False for what left before the peer's first packet came, with the SYN: the number of the
+    /// peer, and what is named after it, is not true then.
+    pub fn knows_peer(&self) -> bool {
+        self.protocol != Protocol::Tcp || self.connection_id().receive_base != 0
+    }
+
     /// Key of this connection in the map of capture modes.
     pub fn connection_id(&self) -> ConnectionId {
         let syn = u32::from(self.role == Role::Acceptor);

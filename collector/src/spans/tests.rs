@@ -209,6 +209,33 @@ fn both_ends_of_a_request_are_named_after_the_stream_and_know_each_other() {
 }
 
 #[test]
+fn a_request_that_left_with_the_first_packet_is_named_once_the_peer_is_known() {
+    let (mut client, mut server) = (End::client(), End::server());
+    let (ask, answer) = (request(1), response(1));
+    let early = SocketEvent {
+        remote_isn: u32::MAX,
+        ..client.write(&ask)
+    };
+    let mut tracker = Tracker::new(TrackerLimits::default());
+    let mut out = Output::default();
+    tracker.handle(&early, &mut World, &mut out);
+    assert!(out.openings.is_empty(), "{:?}", out.openings);
+    for event in [
+        client.read(&answer),
+        server.read(&ask),
+        server.write(&answer),
+    ] {
+        tracker.handle(&event, &mut World, &mut out);
+    }
+    let [client, server] = &out.spans[..] else {
+        panic!("{:?}", out.spans)
+    };
+    assert_eq!(server.link.caller, Some(client.span_id));
+    assert_eq!(out.openings[0].span_id, client.span_id);
+    assert_eq!(tracker.connections(), 2);
+}
+
+#[test]
 fn a_pipeline_in_one_read_is_answered_in_order() {
     let mut server = End::server();
     let asks: Vec<u8> = (1..=20).flat_map(request).collect();

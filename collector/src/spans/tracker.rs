@@ -97,6 +97,7 @@ struct Endpoints {
     role: Role,
     local_isn: u32,
     remote_isn: u32,
+    knows_peer: bool,
     local: Option<SocketAddr>,
     remote: Option<SocketAddr>,
 }
@@ -248,6 +249,7 @@ impl Tracker {
         }
         self.make_room(world, out);
         let id = event.connection_id();
+        self.meet_peer(event, id, out);
         let limits = self.limits.connection;
         let connects = &mut self.connects;
         let tracked = self
@@ -290,12 +292,35 @@ impl Tracker {
         tracked.ask_kernel(id, out);
     }
 
+    /// A connection that was seen before its peer had told its number gets its name.
+    fn meet_peer(&mut self, event: &SocketEvent<'_>, id: ConnectionId, out: &mut Output) {
+        let asks_first = event.role != Role::Acceptor && event.knows_peer();
+        if !asks_first || self.connections.contains_key(&id) {
+            return;
+        }
+        let before = ConnectionId {
+            receive_base: 0,
+            ..id
+        };
+        let Some(mut tracked) = self.connections.remove(&before) else {
+            return;
+        };
+        tracked.endpoints.remote_isn = event.remote_isn;
+        tracked.endpoints.knows_peer = true;
+        out.modes.push((id, tracked.mode));
+        if self.waiting.remove(&before) {
+            self.waiting.insert(id);
+        }
+        self.connections.insert(id, tracked);
+    }
+
     fn local_close(
         &mut self,
         event: &SocketEvent<'_>,
         world: &mut impl Surroundings,
         out: &mut Output,
     ) {
+        self.meet_peer(event, event.connection_id(), out);
         let mark = self.threads.mark(event);
         if let Some(tracked) = self.connections.get_mut(&event.connection_id()) {
             tracked
@@ -307,6 +332,7 @@ impl Tracker {
 
     fn closed(&mut self, event: &SocketEvent<'_>, world: &mut impl Surroundings, out: &mut Output) {
         self.connects.remove(&event.sock);
+        self.meet_peer(event, event.connection_id(), out);
         self.forget(event.connection_id(), Unpaired::Closed, world, out);
     }
 
@@ -370,6 +396,7 @@ impl Tracked {
                 role: event.role,
                 local_isn: event.local_isn,
                 remote_isn: event.remote_isn,
+                knows_peer: event.knows_peer(),
                 local: event.local,
                 remote: event.remote,
             },
@@ -419,7 +446,13 @@ impl Tracked {
         for reason in std::mem::take(&mut self.exchange.dropped) {
             counts.unpaired(protocol, reason, 1);
         }
-        for begun in std::mem::take(&mut self.exchange.begun) {
+        let begun = if self.endpoints.knows_peer {
+            std::mem::take(&mut self.exchange.begun)
+        } else {
+            // Nobody knows yet what the spans will be called.
+            Vec::new()
+        };
+        for begun in begun {
             let span_id = self.endpoints.span_id(kind, begun.offset);
             if kind == SpanKind::Server {
                 threads.opened(span_id);
