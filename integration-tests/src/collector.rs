@@ -44,9 +44,13 @@ pub fn program() -> PathBuf {
 /// What differs from test to test.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Processes that listen on these ports are traced, with their children. Without ports
-    /// everything is.
+    /// Processes that listen on these ports are traced, with their children. Without ports and
+    /// ids everything is.
     pub ports: Vec<u16>,
+    /// Processes with these ids are traced, with their children.
+    pub pids: Vec<u32>,
+    /// `ring_buffer_mib`, when it is not to be the default.
+    pub ring_buffer_mib: Option<u32>,
     /// Further exporters, as YAML: the lines below `exporters:`, indented by two.
     pub exporters: String,
     /// Their names.
@@ -289,14 +293,9 @@ impl Finished {
 }
 
 fn configuration(options: &Options, file: &str) -> String {
-    let mut select = String::from("[]");
-    if !options.ports.is_empty() {
-        let ports: Vec<_> = options.ports.iter().map(ToString::to_string).collect();
-        select = format!(
-            "[{{action: include, listen_port: \"{}\"}}]",
-            ports.join(",")
-        );
-    }
+    let select = select(options);
+    let ring = options.ring_buffer_mib;
+    let ring = ring.map_or_else(String::new, |mib| format!("    ring_buffer_mib: {mib}\n"));
     let wait = options.decision_wait.unwrap_or("2s");
     let timeout = options.shutdown_timeout.unwrap_or("5s");
     let mut further = options.exporters.clone();
@@ -308,12 +307,25 @@ fn configuration(options: &Options, file: &str) -> String {
     let queue_order = options.queue_order;
     let names = [&["file"][..], &options.exporter_names].concat().join(", ");
     format!(
-        "receivers:\n  ebpf:\n    select: {select}\n\
+        "receivers:\n  ebpf:\n    select: {select}\n{ring}\
          processors:\n  span_linker:\n    decision_wait: {wait}\n    queue_order: {queue_order}\n\
          exporters:\n  file:\n    path: {file}\n{further}\n\
          service:\n  shutdown_timeout: {timeout}\n  telemetry:\n    metrics:\n      level: none\n  pipelines:\n    traces:\n      \
          receivers: [ebpf]\n      processors: [span_linker]\n      exporters: [{names}]\n{raw}"
     )
+}
+
+fn select(options: &Options) -> String {
+    let mut rules = Vec::new();
+    if !options.ports.is_empty() {
+        let ports: Vec<_> = options.ports.iter().map(ToString::to_string).collect();
+        let ports = ports.join(",");
+        rules.push(format!("{{action: include, listen_port: \"{ports}\"}}"));
+    }
+    if !options.pids.is_empty() {
+        rules.push(format!("{{action: include, pid: {:?}}}", options.pids));
+    }
+    format!("[{}]", rules.join(", "))
 }
 
 fn listen(errors: ChildStderr, said: Arc<Mutex<Vec<String>>>) -> JoinHandle<()> {

@@ -8,7 +8,7 @@
 //! is left behind. Both hosts see all processes of the kernel, as agents on one kernel must; what
 //! else belongs to a host (its id and name) is for its agent's configuration.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -78,6 +78,22 @@ impl Host {
         wrapped
     }
 
+    /// A count that the kernel keeps of this host's network: `TcpRetransSegs`.
+    pub fn counted(&self, name: &str) -> Result<u64> {
+        // Two lines a group, `Tcp: RetransSegs ...` and `Tcp: 0 ...`.
+        let text = self.shell("cat /proc/net/snmp /proc/net/netstat")?;
+        let lines: Vec<_> = text.lines().collect();
+        let mut pairs = lines.chunks_exact(2).flat_map(|pair| {
+            let group = pair[0].split_once(':').map_or("", |(group, _)| group);
+            let values = pair[1].split_whitespace().skip(1);
+            let names = pair[0].split_whitespace().skip(1);
+            names.map(move |name| format!("{group}{name}")).zip(values)
+        });
+        let found = pairs.find(|(known, _)| known == name);
+        let (_, value) = found.with_context(|| format!("nobody counts {name}"))?;
+        Ok(value.parse()?)
+    }
+
     /// What a URL answers when it is asked from this host.
     pub fn get(&self, url: &str) -> Result<String> {
         let mut curl = Command::new("curl");
@@ -88,7 +104,8 @@ impl Host {
         Ok(String::from_utf8(output.stdout)?)
     }
 
-    fn shell(&self, script: &str) -> Result<()> {
+    /// Runs a script on this host, to its end.
+    pub fn shell(&self, script: &str) -> Result<String> {
         let mut command = Command::new("sh");
         command.args(["-ec", script]);
         // nft stands where only root's PATH looks.
@@ -97,7 +114,7 @@ impl Host {
         let output = self.run(&command).output().context("running nsenter")?;
         let errors = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "{script}\n{}", errors.trim());
-        Ok(())
+        Ok(String::from_utf8(output.stdout)?)
     }
 }
 
@@ -148,5 +165,26 @@ impl Network {
              nft add rule ip nat out oifname outside masquerade",
         )?;
         Ok(network)
+    }
+
+    /// Connections of `behind_nat` to `address` go to `to` instead: that is not its own either.
+    pub fn redirect(&self, address: SocketAddrV4, to: SocketAddrV4) -> Result<()> {
+        self.router.shell(&format!(
+            "nft add chain ip nat in '{{ type nat hook prerouting priority -100; }}'
+             nft add rule ip nat in ip daddr {} tcp dport {} dnat to {to}",
+            address.ip(),
+            address.port(),
+        ))?;
+        Ok(())
+    }
+
+    /// Packets between the two hosts are lost when this condition of nft holds.
+    pub fn lose(&self, packets: &str) -> Result<()> {
+        self.router.shell(&format!(
+            "nft add table ip loss
+             nft add chain ip loss forward '{{ type filter hook forward priority 0; }}'
+             nft add rule ip loss forward '{packets} drop'"
+        ))?;
+        Ok(())
     }
 }

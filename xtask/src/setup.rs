@@ -40,7 +40,7 @@ const fn program(name: &'static str, package: &'static str, first_for: For) -> P
     }
 }
 
-const PROGRAMS: [Program; 11] = [
+const PROGRAMS: [Program; 12] = [
     program("cc", "gcc libc6-dev", For::Demo),
     program("nginx", "nginx-light", For::Demo),
     program("node", "nodejs", For::Demo),
@@ -48,6 +48,7 @@ const PROGRAMS: [Program; 11] = [
     program("redis-server", "redis-server", For::Demo),
     program("ab", "apache2-utils", For::Tests),
     program("curl", "curl", For::Tests),
+    program("haproxy", "haproxy", For::Tests),
     program("ip", "iproute2", For::Tests),
     program("nft", "nftables", For::Tests),
     program("redis-benchmark", "redis-tools", For::Tests),
