@@ -118,15 +118,7 @@ impl Process {
             self.look(scene, 0..until_ns);
         }
         if young {
-            for _ in 0..REHEARSALS.min(REHEARSED_WORK / scene.work().max(1)) {
-                let mut model = self.model.clone();
-                let rehearsed = self.lessons(scene, &deal, u64::MAX);
-                rehearsed.teach(&mut model);
-                let before = std::mem::replace(&mut deal, joint::choose(scene, &mut model, true));
-                if deal.parents().eq(before.parents()) {
-                    break;
-                }
-            }
+            deal = self.rehearse(scene, deal);
         }
         let lessons = self.lessons(scene, &deal, until_ns);
         lessons.teach(&mut self.model);
@@ -150,6 +142,19 @@ impl Process {
             self.doubts.forget();
         }
         deal.choices
+    }
+
+    /// Chooses again with what the choice teaches, until it would be the same.
+    fn rehearse(&self, scene: &Scene, mut deal: Deal) -> Deal {
+        for _ in 0..REHEARSALS.min(REHEARSED_WORK / scene.work().max(1)) {
+            let mut model = self.model.clone();
+            self.lessons(scene, &deal, u64::MAX).teach(&mut model);
+            let before = std::mem::replace(&mut deal, joint::choose(scene, &mut model, true));
+            if deal.parents().eq(before.parents()) {
+                break;
+            }
+        }
+        deal
     }
 
     /// How sure a choice about calls of a kind may be.
@@ -242,7 +247,8 @@ impl Process {
                 lessons.roots.push((call.kind, choice.certainty));
             }
             let possible: u16 = rivals.threads().iter().sum();
-            lessons.beyond_doubt += usize::from(possible <= 1);
+            let beyond_doubt = possible <= 1 && choice.parent.is_some();
+            lessons.beyond_doubt += usize::from(beyond_doubt);
             lessons.chances.push(rivals.threads());
         }
         lessons
