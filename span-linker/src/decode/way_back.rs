@@ -58,8 +58,9 @@ fn ways(window: &Window, bounds: &Bounds) -> FastMap<SpanId, SpanId> {
     let begun = window.requests_begun_in(bounds.key, bounds.from, bounds.until);
     let mut found = FastMap::default();
     for request in before.chain(begun).filter(|entry| entry.end_ns.is_some()) {
-        if let Some((true, calls)) = window.way_back(request) {
-            found.extend(calls.into_iter().map(|call| (call, request.id)));
+        let way = window.way_back(request);
+        if let Some(way) = way.filter(|way| way.to == request.id) {
+            found.extend(way.calls.into_iter().map(|call| (call, way.to)));
         }
     }
     found

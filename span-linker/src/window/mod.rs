@@ -31,6 +31,8 @@ pub type Place = u32;
 
 /// Reads followed from a response back to its request.
 const MAX_READS: usize = 64;
+/// Requests next in age that a way back is compared by, half of them younger.
+const MAX_PEERS: usize = 8;
 
 /// The entries and the indexes over them.
 #[derive(Debug, Default)]
@@ -48,6 +50,15 @@ pub struct Window {
     exported: Queue,
     /// Ended requests that came in since returns were measured.
     unmeasured: Vec<SpanId>,
+}
+
+/// Where what was read before a response leads, read by read.
+#[derive(Clone, Debug)]
+pub struct Way {
+    /// The request.
+    pub to: SpanId,
+    /// The calls on the way.
+    pub calls: Vec<SpanId>,
 }
 
 /// What became of a span that was put in.
@@ -164,43 +175,56 @@ impl Window {
             let Some(request) = self.get(id) else {
                 continue;
             };
-            let Some((leads_back, _)) = self.way_back(request) else {
+            let Some(way) = self.way_back(request) else {
                 continue;
             };
+            let leads_back = way.to == id;
             let (process, tid) = (request.process, request.facts.response_tid);
             let end_ns = request.end_ns.unwrap_or(request.start_ns);
             let mut on_thread = self.open_on_thread(process, tid, end_ns);
             let rivals = on_thread.any(|other| other != id);
             drop(on_thread);
-            let trust = self.processes.get(process).map(|process| &process.trust);
-            let others = if trust.is_some_and(|trust| trust.trusts(link::Method::ThreadOrder)) {
-                0
-            } else {
-                let open = self.open_in_process(process, end_ns);
-                open.filter(|other| *other != id).count()
-            };
+            let peers = self.peers(request, end_ns);
             let trust = &mut self.processes.entry(process).trust;
             trust.saw_return(leads_back, rivals);
-            trust.saw_way_back(leads_back, others);
+            if leads_back {
+                trust.saw_way(true, peers.len());
+            } else if peers.contains(&way.to) {
+                trust.saw_way(false, peers.len());
+            }
         }
     }
 
-    /// Follows what the thread read before it wrote the response back, read by read. Tells whether
-    /// that leads to this request, or to another one, and the calls on the way; `None` where it leads
-    /// to nothing that is known.
-    pub fn way_back(&self, request: &Entry) -> Option<(bool, Vec<SpanId>)> {
+    /// Requests under way that are next to one in age, where that is of use: in processes whose threads
+    /// are not believed.
+    fn peers(&self, request: &Entry, time_ns: u64) -> Vec<SpanId> {
+        let trust = self.processes.get(request.process);
+        if trust.is_some_and(|process| process.trust.trusts(link::Method::ThreadOrder)) {
+            return Vec::new();
+        }
+        let open = self.open_in_process(request.process, time_ns);
+        let open: Vec<&Entry> = open.filter_map(|id| self.get(id)).collect();
+        let younger = open.partition_point(|other| other.start_ns > request.start_ns);
+        let near = open.iter().skip(younger.saturating_sub(MAX_PEERS / 2));
+        let peers = near.filter(|other| other.id != request.id).take(MAX_PEERS);
+        peers.map(|other| other.id).collect()
+    }
+
+    /// Follows what the thread read before it wrote the response back, read by read; `None` where that
+    /// leads to nothing that is known.
+    pub fn way_back(&self, request: &Entry) -> Option<Way> {
         let mut calls = Vec::new();
         let mut read = request.facts.after?;
         for _ in 0..MAX_READS {
             if read == request.id {
-                return Some((true, calls));
+                return Some(Way { to: read, calls });
             }
             let entry = self.get(read)?;
             if self.read_together(entry)?.iter().any(|id| *id != read) {
                 return None;
             }
             if entry.side != Side::Egress {
-                return Some((false, calls));
+                return Some(Way { to: read, calls });
             }
             calls.push(read);
             read = entry.facts.connected_after.or(entry.facts.after)?;

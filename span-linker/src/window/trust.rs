@@ -15,8 +15,8 @@
 //! request's. They count while several requests are open, for one alone always leads back.
 //!
 //! Where fewer do than threads would have to be believed, those that do are still no chance: how often
-//! ways lead to one of the other requests, for each that they could lead to, is how often they would
-//! lead back by chance (`way_back`).
+//! ways lead to a request that is next in age is how often they would lead back by chance (`way_back`).
+//! Wrong ways lead to what was read lately, and few that are answered were; so age matters.
 //!
 //! Nesting errs towards trust (a wrong parent often encloses the call too) and,
 //! for work that outlives its request, against it; its limit is wider, and where returns prove
@@ -117,7 +117,7 @@ pub struct Trust {
 #[derive(Clone, Copy, Debug, Default)]
 struct Ways {
     back: f32,
-    /// To another request, each divided by how many others there were.
+    /// To one of the requests next in age, each divided by how many of them there were.
     elsewhere: f32,
 }
 
@@ -166,15 +166,16 @@ impl Trust {
         }
     }
 
-    /// What was read before a response led back to its request, or to one of so many others.
-    pub fn saw_way_back(&mut self, leads_back: bool, others: usize) {
-        let Some(others) = u16::try_from(others).ok().filter(|others| *others > 0) else {
+    /// What was read before a response led back to its request, or to one of those next in age, of
+    /// which there were so many.
+    pub fn saw_way(&mut self, leads_back: bool, peers: usize) {
+        let Some(peers) = u16::try_from(peers).ok().filter(|peers| *peers > 0) else {
             return;
         };
         if leads_back {
             self.ways.back += 1.0;
         } else {
-            self.ways.elsewhere += 1.0 / f32::from(others);
+            self.ways.elsewhere += 1.0 / f32::from(peers);
         }
         if self.ways.back > WAYS_MEMORY {
             self.ways.back /= 2.0;
@@ -185,7 +186,9 @@ impl Trust {
     /// How likely it is that a way which leads back is the right one; none: too few did.
     pub fn way_back(&self) -> Option<f32> {
         let Ways { back, elsewhere } = self.ways;
-        (back >= LEAST_WAYS).then(|| (1.0 - elsewhere / back).clamp(0.0, SUREST_WAY))
+        // One more would be wrong.
+        let wrong = (elsewhere + 1.0) / (back + 1.0);
+        (back >= LEAST_WAYS).then(|| (1.0 - wrong).clamp(0.0, SUREST_WAY))
     }
 
     /// A call's response was handed back, while several requests were open, and no thread claims the
