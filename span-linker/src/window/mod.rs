@@ -226,6 +226,10 @@ impl Window {
             if entry.side != Side::Egress {
                 return Some(Way { to: read, calls });
             }
+            if entry.facts.freed {
+                // It may have stood in line for the connection.
+                return None;
+            }
             calls.push(read);
             read = entry.facts.connected_after.or(entry.facts.after)?;
         }

@@ -420,19 +420,18 @@ fn threads_that_contradict_tokens_are_not_believed_where_tokens_are_missing() {
     }
 }
 
-/// Rounds of six requests that are read by one thread each and answered by another, each after a call
-/// of `10 n + 6 + i`. What was read before leads back to the first `home` of them, and from the others to
-/// their neighbours.
+/// Rounds of sixteen requests that are read by one thread and answered by another, each after one call.
+/// What was read before leads back to the first `home` of them, and from the others to their neighbours.
 fn wandering(home: u64) -> Vec<Seen> {
     let round = move |round: u64| {
         let (at, one) = (round * 1000, 100 * round);
-        (0..6).flat_map(move |i| {
-            let neighbour = if i < home { i } else { (i + 1) % 6 };
+        (0..16).flat_map(move |i| {
+            let neighbour = if i < home { i } else { (i + 1) % 16 };
             [
                 server(one + i, 1, at + i..at + 1500 + i)
-                    .after(one + 10 + neighbour)
+                    .after(one + 20 + neighbour)
                     .tids(5, 6),
-                client(one + 10 + i, 1, at + 20 + i..at + 300 + i)
+                client(one + 20 + i, 1, at + 20 + i..at + 300 + i)
                     .after(one + i)
                     .tid(7),
             ]
@@ -443,16 +442,18 @@ fn wandering(home: u64) -> Vec<Seen> {
 
 #[test]
 fn what_leads_from_a_response_back_to_its_request_is_believed_if_chance_would_not_lead_there() {
-    let linked = link(&wandering(4));
+    let linked = link(&wandering(13));
     for round in 20..40 {
         let one = 100 * round;
-        for i in 0..4 {
-            linked.assert_linked(one + 10 + i, one + i, "way_back");
+        for i in 0..13 {
+            linked.assert_linked(one + 20 + i, one + i, "way_back");
         }
-        linked.assert_unlinked(one + 14, "no_evidence");
+        linked.assert_unlinked(one + 35, "no_evidence");
     }
-    let linked = link(&wandering(1));
-    for round in 20..40 {
-        linked.assert_unlinked(100 * round + 10, "no_evidence");
+    for home in [1, 4] {
+        let linked = link(&wandering(home));
+        for round in 20..40 {
+            linked.assert_unlinked(100 * round + 20, "no_evidence");
+        }
     }
 }
