@@ -16,7 +16,7 @@ impl Budget {
     /// Nothing is spent. A stretch is so long.
     pub fn new(stretch_ns: u64) -> Self {
         Self {
-            per_stretch: WORK_PER_SECOND * stretch_ns / 1_000_000_000,
+            per_stretch: WORK_PER_SECOND.saturating_mul(stretch_ns) / 1_000_000_000,
             stretch: 0,
             spent: 0,
         }

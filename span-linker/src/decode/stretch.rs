@@ -94,8 +94,8 @@ impl Decoder {
         }
         let process = self.sequences.process(key);
         let stretch = from / self.stretch_ns;
-        let crowd = window.open_in_process(key, from).count();
-        let wanted = process.wants(left, stretch) && process.may_try(from, crowd);
+        let crowd = || window.open_in_process(key, from).count();
+        let wanted = process.wants(left, stretch) && process.may_try(from, crowd());
         if !wanted || has_one_thread(window, bounds) {
             return None;
         }

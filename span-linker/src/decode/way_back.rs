@@ -62,9 +62,9 @@ fn ways(window: &Window, bounds: &Bounds) -> FastMap<SpanId, SpanId> {
     let begun = window.requests_begun_in(bounds.key, bounds.from, bounds.until);
     let mut found = FastMap::default();
     for request in before.chain(begun).filter(|entry| entry.end_ns.is_some()) {
-        let way = window.way_back(request);
-        if let Some(way) = way.filter(|way| way.to == request.id) {
-            found.extend(way.calls.into_iter().map(|call| (call, way.to)));
+        let mut calls = Vec::new();
+        if window.way_back(request, |call| calls.push(call)) == Some(request.id) {
+            found.extend(calls.into_iter().map(|call| (call, request.id)));
         }
     }
     found

@@ -5,6 +5,7 @@
 //! have called, which thread read it. Where timing tells requests apart, decoys get nothing. Where
 //! it only guesses, they get their share. (Target and decoy: Elias and Gygi, Nature Methods 4, 207, 2007.)
 
+use super::crowd::Crowd;
 use super::joint::{self, Scene};
 use super::model::Model;
 use super::state::{Call, Request, State};
@@ -135,7 +136,7 @@ impl Doubts {
             let got = is_decoy.get(parent as usize) == Some(&true);
             let share = Share {
                 got: f32::from(u8::from(got)),
-                by_chance: decoys.open_at(call.start_ns) / all.open_at(call.start_ns).max(1.0),
+                by_chance: quotient(decoys.open_at(call.start_ns), all.open_at(call.start_ns)),
             };
             self.all.add(share);
             self.ever.got += share.got;
@@ -143,6 +144,11 @@ impl Doubts {
             self.by_kind.entry(call.kind).or_default().add(share);
         }
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a few thousand at most")]
+fn quotient(part: usize, whole: usize) -> f32 {
+    part as f32 / whole.max(1) as f32
 }
 
 /// A scene with decoys.
@@ -224,28 +230,4 @@ fn lateness(scene: &Scene, look: u32) -> Vec<Option<u64>> {
             .filter(|_| random.is_multiple_of(EVERY))
     });
     late.collect()
-}
-
-/// How many requests are under way at a time.
-struct Crowd {
-    starts: Vec<u64>,
-    ends: Vec<u64>,
-}
-
-impl Crowd {
-    fn new<'a>(requests: impl Iterator<Item = &'a Request> + Clone) -> Self {
-        let mut ends: Vec<u64> = requests.clone().filter_map(|r| r.end_ns).collect();
-        ends.sort_unstable();
-        Self {
-            starts: requests.map(|request| request.start_ns).collect(),
-            ends,
-        }
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "a few thousand at most")]
-    fn open_at(&self, time_ns: u64) -> f32 {
-        let begun = self.starts.partition_point(|start| *start <= time_ns);
-        let ended = self.ends.partition_point(|end| *end <= time_ns);
-        begun.saturating_sub(ended) as f32
-    }
 }

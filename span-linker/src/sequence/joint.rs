@@ -10,6 +10,7 @@
 //! followed by a beam; three requests that are wrong in a ring stay so. All three err towards
 //! what the first pass chose, and the confidence of such calls is low.
 
+use super::crowd::Crowd;
 use super::model::Model;
 use super::pair::{Dealer, Pair, ending};
 use super::rivals::{RIVALS, Rivals, is_open, rivals};
@@ -40,15 +41,12 @@ impl Scene {
     /// How often a call without a known parent is weighed against a request: what choosing costs
     /// grows with that.
     pub fn work(&self) -> u64 {
-        let mut ends: Vec<u64> = self.requests.iter().filter_map(|r| r.end_ns).collect();
-        ends.sort_unstable();
-        let open = |time_ns| {
-            let begun = self.requests.partition_point(|r| r.start_ns <= time_ns);
-            begun.saturating_sub(ends.partition_point(|end| *end <= time_ns)) as u64
-        };
+        let crowd = Crowd::new(self.requests.iter());
         let calls = self.calls.iter().zip(&self.pinned);
         let unknown = calls.filter(|(_, pinned)| pinned.is_none());
-        unknown.map(|(call, _)| open(call.start_ns)).sum()
+        unknown
+            .map(|(call, _)| crowd.open_at(call.start_ns) as u64)
+            .sum()
     }
 }
 

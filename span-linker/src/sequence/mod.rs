@@ -11,6 +11,7 @@
 //! which it may not is left alone for a while. Knows nothing of the window: scenes come in,
 //! choices go out.
 
+mod crowd;
 mod decoys;
 mod gap;
 mod joint;
@@ -66,10 +67,10 @@ pub struct Process {
     /// Calls were left to it, at least once.
     pub(crate) needed: bool,
     doubts: Doubts,
-    /// Calls whose parent was beyond doubt, as far as that matters.
-    beyond_doubt: usize,
     /// Calls that began before were looked at for them, or passed over.
     looked_until_ns: u64,
+    /// Calls whose parent was beyond doubt, as far as that matters.
+    beyond_doubt: usize,
     rest: Rest,
     /// Stretches decided.
     turn: u64,
@@ -112,13 +113,14 @@ impl Process {
     /// are decided by that, and teach.
     pub fn decide(&mut self, scene: &Scene, until_ns: u64) -> Vec<Choice> {
         let mut deal = joint::choose(scene, &mut self.model, false);
+        let work = scene.work();
         let looks = self.looks();
         let young = self.is_young();
         if looks && !young {
             self.look(scene, 0..until_ns);
         }
         if young {
-            deal = self.rehearse(scene, deal);
+            deal = self.rehearse(scene, deal, work);
         }
         let lessons = self.lessons(scene, &deal, until_ns);
         lessons.teach(&mut self.model);
@@ -138,15 +140,15 @@ impl Process {
             choice.confidence = choice.confidence.min(most);
         }
         let believed = self.doubts.most() >= decoys::SURE;
-        if self.rest.begins_after(until_ns, scene.work(), believed) {
+        if self.rest.begins_after(until_ns, work, believed) {
             self.doubts.forget();
         }
         deal.choices
     }
 
     /// Chooses again with what the choice teaches, until it would be the same.
-    fn rehearse(&self, scene: &Scene, mut deal: Deal) -> Deal {
-        for _ in 0..REHEARSALS.min(REHEARSED_WORK / scene.work().max(1)) {
+    fn rehearse(&self, scene: &Scene, mut deal: Deal, work: u64) -> Deal {
+        for _ in 0..REHEARSALS.min(REHEARSED_WORK / work.max(1)) {
             let mut model = self.model.clone();
             self.lessons(scene, &deal, u64::MAX).teach(&mut model);
             let before = std::mem::replace(&mut deal, joint::choose(scene, &mut model, true));

@@ -52,15 +52,6 @@ pub struct Window {
     unmeasured: Vec<SpanId>,
 }
 
-/// Where what was read before a response leads, read by read.
-#[derive(Clone, Debug)]
-pub struct Way {
-    /// The request.
-    pub to: SpanId,
-    /// The calls on the way.
-    pub calls: Vec<SpanId>,
-}
-
 /// What became of a span that was put in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
@@ -175,10 +166,10 @@ impl Window {
             let Some(request) = self.get(id) else {
                 continue;
             };
-            let Some(way) = self.way_back(request) else {
+            let Some(to) = self.way_back(request, |_| ()) else {
                 continue;
             };
-            let leads_back = way.to == id;
+            let leads_back = to == id;
             let (process, tid) = (request.process, request.facts.response_tid);
             let end_ns = request.end_ns.unwrap_or(request.start_ns);
             let mut on_thread = self.open_on_thread(process, tid, end_ns);
@@ -187,10 +178,8 @@ impl Window {
             let peers = self.peers(request, end_ns);
             let trust = &mut self.processes.entry(process).trust;
             trust.saw_return(leads_back, rivals);
-            if leads_back {
-                trust.saw_way(true, peers.len());
-            } else if peers.contains(&way.to) {
-                trust.saw_way(false, peers.len());
+            if leads_back || peers.contains(&to) {
+                trust.saw_way(leads_back, peers.len());
             }
         }
     }
@@ -210,27 +199,26 @@ impl Window {
         peers.map(|other| other.id).collect()
     }
 
-    /// Follows what the thread read before it wrote the response back, read by read; `None` where that
-    /// leads to nothing that is known.
-    pub fn way_back(&self, request: &Entry) -> Option<Way> {
-        let mut calls = Vec::new();
+    /// Follows what the thread read before it wrote the response back, read by read, to a request, and
+    /// shows the calls on the way; `None` where that leads to nothing that is known.
+    pub fn way_back(&self, request: &Entry, mut call: impl FnMut(SpanId)) -> Option<SpanId> {
         let mut read = request.facts.after?;
         for _ in 0..MAX_READS {
             if read == request.id {
-                return Some(Way { to: read, calls });
+                return Some(read);
             }
             let entry = self.get(read)?;
             if self.read_together(entry)?.iter().any(|id| *id != read) {
                 return None;
             }
             if entry.side != Side::Egress {
-                return Some(Way { to: read, calls });
+                return Some(read);
             }
             if entry.facts.freed {
                 // It may have stood in line for the connection.
                 return None;
             }
-            calls.push(read);
+            call(read);
             read = entry.facts.connected_after.or(entry.facts.after)?;
         }
         None
