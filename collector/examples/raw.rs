@@ -1,7 +1,7 @@
 //! Prints what the kernel side reports of one process: `raw PID SECONDS`.
 
 use anyhow::Context as _;
-use collector::capture::{Capture, Event, Options, SocketEvent, decode};
+use collector::capture::{Capture, Event, GoLayout, Options, SocketEvent, decode};
 use std::time::{Duration, Instant};
 
 fn main() -> anyhow::Result<()> {
@@ -9,7 +9,7 @@ fn main() -> anyhow::Result<()> {
     let mut number = || arguments.next().context("usage: raw PID SECONDS");
     let (pid, seconds): (u32, u64) = (number()?.parse()?, number()?.parse()?);
     let mut capture = Capture::start(&Options::default())?;
-    capture.trace(pid)?;
+    capture.trace(pid, GoLayout::default())?;
     let end = Instant::now() + Duration::from_secs(seconds);
     while Instant::now() < end {
         capture.wait(Duration::from_millis(10));

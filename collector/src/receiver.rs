@@ -2,10 +2,10 @@
 
 mod reconfigure;
 
-use crate::capture::{Capture, CaptureError, Event, Options, ProcessEvent, decode};
+use crate::capture::{Capture, CaptureError, Event, GoLayout, Options, ProcessEvent, decode, go};
 use crate::clock::{MonotonicNs, WallClock, now_monotonic};
 use crate::discovery::{
-    Change, HostFacts, Limits, Pid, Proc, Select, SelectSchema, Selector, Table, Users,
+    Change, HostFacts, Limits, Pid, Proc, Runtime, Select, SelectSchema, Selector, Table, Users,
 };
 use crate::metrics::Totals;
 use crate::spans::{Output, Process, Surroundings, Tracker, TrackerLimits};
@@ -305,7 +305,11 @@ impl Worker {
         for change in changes {
             match change {
                 Change::Trace(traced) => {
-                    if let Err(error) = self.capture.trace(traced.pid.0) {
+                    let go = match traced.runtime {
+                        Runtime::Go(version) => go::layout(version.minor),
+                        _ => GoLayout::default(),
+                    };
+                    if let Err(error) = self.capture.trace(traced.pid.0, go) {
                         warn_untraced(traced.pid, &error);
                     }
                 }

@@ -7,7 +7,7 @@ use aya_ebpf::helpers::generated::{bpf_probe_read_user, bpf_ringbuf_output};
 use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_smp_processor_id, bpf_ktime_get_ns};
 use core::hint::black_box;
 use ebpf_common::{
-    Counter, Flags, MAX_IOVECS, MAX_PAYLOAD, ProcessRecord, RecordKind, SocketRecord,
+    Counter, Flags, Goroutine, MAX_IOVECS, MAX_PAYLOAD, ProcessRecord, RecordKind, SocketRecord,
 };
 
 const PAGE: u64 = 4096;
@@ -51,6 +51,7 @@ pub fn begin(record: &mut SocketRecord, call: u8, tgid: u32, tid: u32, fd: i32) 
     record.waker_tid = 0;
     record.reserved2 = 0;
     record.woken_ns = 0;
+    record.goroutine = Goroutine::NONE;
 }
 
 /// Copies up to `work.limit` bytes of the message and submits the record.

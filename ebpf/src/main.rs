@@ -7,6 +7,7 @@
 
 mod emit;
 mod filter;
+mod goroutine;
 mod iov;
 mod maps;
 mod programs;

@@ -6,7 +6,7 @@ use crate::task::Arguments;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use ebpf_common::{
-    Capture, ConnectionId, Counter, MAX_PAYLOAD, Offsets, SYSCALL_TABLE, Settings, SocketRecord,
+    Capture, ConnectionId, Counter, Goroutine, MAX_PAYLOAD, Offsets, SYSCALL_TABLE, Settings, SocketRecord,
     Target,
 };
 
@@ -114,6 +114,7 @@ pub struct Work {
     pub tgid: u32,
     pub tid: u32,
     pub fd: i32,
+    pub goroutine: Goroutine,
     /// A [`ebpf_common::Call`]
     pub call: u32,
     /// Not 0: the bytes flow out of the process.

@@ -4,7 +4,7 @@
 //! rounds counts: the machine drifts, the order of the states must not matter.
 
 use anyhow::{Context as _, Result, ensure};
-use collector::capture::{Capture, Floor, Hook, Options};
+use collector::capture::{Capture, Floor, GoLayout, Hook, Options};
 use integration_tests::compile::c_program;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
@@ -129,7 +129,7 @@ fn watch(state: State, child: &mut Child) -> Result<f64> {
                 ..Options::default()
             })?;
             if state != State::Untraced {
-                capture.trace(pid)?;
+                capture.trace(pid, GoLayout::default())?;
             }
             drained(&mut capture, run)
         }

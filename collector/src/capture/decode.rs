@@ -1,7 +1,8 @@
 //! From the kernel's record to an [`Event`].
 
 use ebpf_common::{
-    Call, ConnectionId, Flags, ProcessEvent, ProcessRecord, RecordKind, Role, SocketRecord,
+    Call, ConnectionId, Flags, Goroutine, ProcessEvent, ProcessRecord, RecordKind, Role,
+    SocketRecord,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -86,6 +87,8 @@ pub struct SocketEvent<'a> {
     pub result: i32,
     /// Who ended the thread's last wait for another thread, if it was one and is sure.
     pub woken: Option<Woken>,
+    /// The goroutine that made the call, if it is known.
+    pub goroutine: Option<Goroutine>,
     /// The first bytes of the message; shorter than `total_len` when marked so.
     pub payload: &'a [u8],
 }
@@ -194,6 +197,7 @@ fn decode_socket(bytes: &[u8]) -> Result<SocketEvent<'_>, Undecodable> {
             time_ns: record.woken_ns,
             first: record.flags & Flags::WOKEN_LATER == 0,
         }),
+        goroutine: (record.goroutine != Goroutine::NONE).then_some(record.goroutine),
         payload,
     })
 }

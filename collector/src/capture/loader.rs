@@ -5,7 +5,9 @@ use super::offsets;
 use aya::maps::{HashMap, MapData, MapError, PerCpuArray, ProgramArray, RingBuf};
 use aya::programs::{Program, ProgramError, RawTracePoint};
 use aya::{Ebpf, EbpfError, EbpfLoader};
-use ebpf_common::{Capture as Mode, ConnectionId, Counter, MAX_PAYLOAD, Settings, Target};
+use ebpf_common::{
+    Capture as Mode, ConnectionId, Counter, GoLayout, MAX_PAYLOAD, Settings, Target,
+};
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::time::Duration;
@@ -204,10 +206,11 @@ impl Capture {
         let _ = rustix::event::poll(&mut fds, Some(&timeout));
     }
 
-    /// Starts to trace a process.
-    pub fn trace(&mut self, tgid: u32) -> Result<(), CaptureError> {
+    /// Starts to trace a process, which runs this Go if it runs one; again with another when it has
+    /// become another program.
+    pub fn trace(&mut self, tgid: u32, go: GoLayout) -> Result<(), CaptureError> {
         self.targets
-            .insert(tgid, Target { traced: 1 }, 0)
+            .insert(tgid, Target { traced: 1, go }, 0)
             .map_err(|source| CaptureError::Map {
                 name: "TARGETS",
                 source: Box::new(source),

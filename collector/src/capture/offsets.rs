@@ -98,6 +98,7 @@ fn registers(btf: &Btf) -> Result<Offsets, BtfError> {
             regs("r8")?,
             regs("r9")?,
         ],
+        regs_goroutine: regs("r14")?,
         task_status: btf.offset("task_struct", "thread_info.status")?,
         ..Offsets::default()
     })
@@ -117,6 +118,7 @@ fn registers(btf: &Btf) -> Result<Offsets, BtfError> {
             x0 + 32,
             x0 + 40,
         ],
+        regs_goroutine: x0 + 28 * 8,
         ..Offsets::default()
     })
 }

@@ -32,7 +32,7 @@ pub use naming::{NameSource, ServiceName};
 pub use process::{CommandLine, Details, Process};
 pub use procfs::{Entry, Pid, Proc, StartTicks};
 pub use resource::build as build_resource;
-pub use runtime::Runtime;
+pub use runtime::{GoVersion, Runtime};
 pub use selection::{Action, Decision, Needs, PortSet, Rule, Select, SelectSchema, Selector};
 pub use sockets::{Ports, SocketTables};
 pub use table::{Counts, Limits, Table};

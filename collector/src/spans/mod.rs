@@ -6,6 +6,7 @@
 mod build;
 mod counts;
 mod exchange;
+mod goroutines;
 #[cfg(test)]
 mod tests;
 mod threads;

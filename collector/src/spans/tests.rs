@@ -2,7 +2,7 @@
 
 use super::tracker::{Output, Process, Surroundings, Tracker, TrackerLimits};
 use super::{Counts, Unpaired};
-use crate::capture::{Call, Direction, Flags, Protocol, Role, SocketEvent, Woken};
+use crate::capture::{Call, Direction, Flags, Goroutine, Protocol, Role, SocketEvent, Woken};
 use proptest::prelude::*;
 use span_model::{ProcessKey, Resource, Span, SpanKind, Status, Value, semconv};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -107,6 +107,7 @@ impl End {
             total_len: u32::try_from(len).expect("test messages are small"),
             result: 0,
             woken: None,
+            goroutine: None,
             payload: bytes,
         }
     }
@@ -405,6 +406,47 @@ fn what_a_waker_had_read_when_it_woke_is_noted() {
     assert!(server.link.woken_first);
     assert_eq!(calls[1].link.woken_after, None);
     assert!(!calls[1].link.woken_first);
+}
+
+#[test]
+fn goroutines_go_on_with_what_was_read_in_their_time_slice() {
+    let mut inbound = End::server();
+    let mut outbound = End {
+        sock: 2,
+        tid: inbound.tid,
+        ..End::client()
+    };
+    let slice = |mut event: SocketEvent<'static>, number, time_slice| {
+        event.goroutine = Some(Goroutine {
+            number,
+            time_slice,
+            ..Goroutine::NONE
+        });
+        event
+    };
+    let (ask, answer): (&'static [u8], &'static [u8]) = (request(1).leak(), response(1).leak());
+    let mut events = vec![slice(inbound.read(ask), 10, 5)];
+    outbound.now_ns = inbound.now_ns;
+    // By another goroutine in the same slice, then in another one, then in one that is not known.
+    for time_slice in [5, 6, 0] {
+        events.push(slice(outbound.write(ask), 11, time_slice));
+        events.push(slice(outbound.read(answer), 12, 7));
+    }
+    events.push(slice(outbound.write(ask), 10, 8));
+    events.push(slice(outbound.read(answer), 12, 9));
+    inbound.now_ns = outbound.now_ns;
+    events.push(slice(inbound.write(answer), 10, 9));
+    let (spans, _) = spans_of(events);
+    let of = |kind| spans.iter().filter(move |span| span.kind == kind);
+    let server = of(SpanKind::Server).next().expect("a server span");
+    let calls: Vec<_> = of(SpanKind::Client).collect();
+    let after: Vec<_> = calls.iter().map(|call| call.link.after).collect();
+    assert_eq!(after, [Some(server.span_id), None, None, None]);
+    assert!(spans.iter().all(|span| span.link.of_goroutine));
+    // The last one was written by the goroutine that had read the request.
+    let serving: Vec<_> = calls.iter().map(|call| call.link.serving).collect();
+    assert_eq!(serving, [None, None, None, Some(server.span_id)]);
+    assert_eq!(server.link.after, calls.last().map(|call| call.span_id));
 }
 
 #[test]

@@ -223,7 +223,7 @@ impl Tracker {
             self.connects.clear();
         }
         self.connects
-            .insert(event.sock, self.threads.last_read(event.tid));
+            .insert(event.sock, self.threads.last_read(event));
     }
 
     fn datagram(&mut self, event: &SocketEvent<'_>) {
@@ -231,8 +231,7 @@ impl Tracker {
         let local = event.local.map_or(0, |local| local.port());
         self.counts.datagram(port.min(local));
         if event.direction == Direction::Read {
-            self.threads
-                .read(event.tid, event.exit_ns, event.connection_id(), None);
+            self.threads.read(event, None);
         }
     }
 
@@ -283,7 +282,7 @@ impl Tracker {
         }
         if event.direction == Direction::Read && !event.has(Flags::END) {
             let cause = tracked.cause_of_read();
-            self.threads.read(event.tid, event.exit_ns, id, cause);
+            self.threads.read(event, cause);
         }
         if let Some(reason) = tracked.connection.ignored().filter(|_| ignored.is_none()) {
             self.counts
@@ -370,19 +369,25 @@ impl Tracker {
 }
 
 impl Threads {
-    fn mark(&self, event: &SocketEvent<'_>) -> Mark {
+    fn mark(&mut self, event: &SocketEvent<'_>) -> Mark {
         let writing = event.direction == Direction::Write;
         let woken = event.woken.filter(|_| writing);
+        if let Some(goroutine) = event.goroutine {
+            self.goroutines.saw(event.tgid, goroutine);
+        }
+        let (serving, in_turn) = (self.serving(event), self.serving_in_turn(event));
         Mark {
             exit_ns: event.exit_ns,
             tgid: event.tgid,
             tid: event.tid,
             other_offset: event.other_offset,
-            after: self.last_read(event.tid).filter(|_| writing),
-            serving: self.serving(event.tid).filter(|_| writing),
+            after: self.last_read(event).filter(|_| writing),
+            serving: serving.or(in_turn).filter(|_| writing),
+            in_turn: writing && serving.is_none() && in_turn.is_some(),
             woken_after: woken.and_then(|woken| self.read_before(woken)),
             woken_first: woken.is_some_and(|woken| woken.first),
             same_connection: writing && self.read_from(event.tid, event.connection_id()),
+            of_goroutine: writing && event.goroutine.is_some(),
         }
     }
 }
@@ -519,6 +524,7 @@ impl Tracked {
                 let response = finished.and_then(|finished| finished.response.as_ref());
                 if let Some(Response { first, .. }) = response {
                     facts.after = first.after;
+                    facts.of_goroutine = first.of_goroutine;
                     facts.woken_after = first.woken_after;
                     facts.woken_first = first.woken_first && first.woken_after.is_some();
                 }
@@ -527,8 +533,10 @@ impl Tracked {
             SpanKind::Client => {
                 let first = request.first;
                 facts.after = first.after;
+                facts.of_goroutine = first.of_goroutine;
                 facts.freed = first.same_connection && first.after.is_some();
                 facts.serving = first.serving;
+                facts.in_turn = first.in_turn;
                 facts.woken_after = first.woken_after;
                 facts.woken_first = first.woken_first && first.woken_after.is_some();
                 facts.connected_after = self.connected_after.filter(|_| request.offset == 0);

@@ -8,11 +8,11 @@ mod record;
 mod settings;
 
 pub use record::{
-    Call, Family, Flags, ProcessEvent, ProcessRecord, RecordKind, Role, SocketRecord,
+    Call, Family, Flags, Goroutine, ProcessEvent, ProcessRecord, RecordKind, Role, SocketRecord,
 };
 pub use settings::{
-    COMPAT_CALL, Capture, ConnectionId, Counter, Extent, FUTEX_CALL, MAX_IOVECS, MAX_MESSAGES,
-    MAX_PAYLOAD, Offsets, SYSCALL_TABLE, Settings, Target,
+    COMPAT_CALL, Capture, ConnectionId, Counter, Extent, FUTEX_CALL, GoLayout, MAX_IOVECS,
+    MAX_MESSAGES, MAX_PAYLOAD, Offsets, SYSCALL_TABLE, Settings, Target,
 };
 
 /// Bytes of a record that follow its header.

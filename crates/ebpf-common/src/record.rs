@@ -181,6 +181,43 @@ pub struct SocketRecord {
     pub reserved2: u32,
     /// When that thread did, `CLOCK_MONOTONIC` ns
     pub woken_ns: u64,
+    /// The goroutine that made the call; all 0 if it is not known, or not Go
+    pub goroutine: Goroutine,
+}
+
+/// What Go's scheduler knows of a goroutine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Goroutine {
+    /// Its number: never used again in its process
+    pub number: u64,
+    /// Number of the one that started it; 0 = the runtime
+    pub parent: u64,
+    /// Its time slice: goroutines that share one were each woken by the one before. Unique in a process;
+    /// 0 = not known
+    pub time_slice: u64,
+    /// Number of the one that was last taken from the queue of the scheduler's processor, in which it
+    /// stood at `queue_head - 1`: it began the time slice, unless that began otherwise; 0 = not known
+    pub dequeued: u64,
+    /// Number of the one that started that one
+    pub dequeued_parent: u64,
+    /// How many have been taken from that queue
+    pub queue_head: u32,
+    /// Always 0
+    pub reserved: u32,
+}
+
+impl Goroutine {
+    /// Not known, or not Go.
+    pub const NONE: Self = Self {
+        number: 0,
+        parent: 0,
+        time_slice: 0,
+        dequeued: 0,
+        dequeued_parent: 0,
+        queue_head: 0,
+        reserved: 0,
+    };
 }
 
 /// What happened to a process.
@@ -234,7 +271,7 @@ pub struct ProcessRecord {
     pub time_ns: u64,
 }
 
-const _: () = assert!(size_of::<SocketRecord>() == 144);
+const _: () = assert!(size_of::<SocketRecord>() == 192);
 const _: () = assert!(size_of::<ProcessRecord>() == 24);
 
 macro_rules! from_bytes {

@@ -68,6 +68,8 @@ pub struct Offsets {
     pub regs_number: u32,
     /// Arguments in the saved registers.
     pub regs_args: [u32; 6],
+    /// The register that holds Go's current goroutine (R14, X28).
+    pub regs_goroutine: u32,
     /// Bytes from the first argument in the saved registers to the end of the last.
     pub regs: Extent,
     /// Bytes of `sock_common` that hold all of its fields above.
@@ -129,6 +131,24 @@ pub struct Settings {
 pub struct Target {
     /// Always 1: presence is what counts.
     pub traced: u32,
+    /// What its runtime is doing; all 0 if it is not Go's, or not known.
+    pub go: GoLayout,
+}
+
+/// Offsets in structs of Go's runtime (`runtime2.go`), in bytes, that differ between its versions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct GoLayout {
+    /// `m.curg`
+    pub m_curg: u32,
+    /// `m.p`; `m.nextp` and `m.oldp` follow.
+    pub m_p: u32,
+    /// `g.goid`
+    pub g_goid: u32,
+    /// `g.parentGoid`
+    pub g_parent: u32,
+    /// `p.runqhead`; `p.runqtail` and `p.runq` follow.
+    pub p_runqhead: u32,
 }
 
 /// Key of the map of capture modes: a TCP connection as one of its ends sees it.

@@ -21,6 +21,8 @@ pub const OPENING: &str = "deeptrace.fact.opening";
 const CALLER: &str = "deeptrace.fact.caller";
 const AFTER: &str = "deeptrace.fact.after";
 const CONNECTED_AFTER: &str = "deeptrace.fact.connected_after";
+const IN_TURN: &str = "deeptrace.fact.in_turn";
+const OF_GOROUTINE: &str = "deeptrace.fact.of_goroutine";
 const FREED: &str = "deeptrace.fact.freed";
 const SERVING: &str = "deeptrace.fact.serving";
 const WOKEN_AFTER: &str = "deeptrace.fact.woken_after";
@@ -54,6 +56,13 @@ pub struct LinkFacts {
     /// what was read last belongs to no span. Server spans: the same, before the response was
     /// written.
     pub after: Option<SpanId>,
+    /// Go tells which goroutine wrote: `after` is what was read last in the same time slice of its
+    /// scheduler, in which every goroutine was woken by the one before it, and `serving` the request
+    /// that the goroutine has read, or the one that it was started by.
+    pub of_goroutine: bool,
+    /// `serving` is of another goroutine: the one whose turn it was in the scheduler's queue when the
+    /// time slice began, as far as that can be told.
+    pub in_turn: bool,
     /// Client spans: `after` names a response that was read on the connection this request
     /// was then written on. A pool may have given the connection to whoever waited in line.
     pub freed: bool,
@@ -124,7 +133,12 @@ impl LinkFacts {
                 put(key, id.to_string().into());
             }
         }
-        for (key, flag) in [(FREED, self.freed), (WOKEN_FIRST, self.woken_first)] {
+        for (key, flag) in [
+            (OF_GOROUTINE, self.of_goroutine),
+            (IN_TURN, self.in_turn),
+            (FREED, self.freed),
+            (WOKEN_FIRST, self.woken_first),
+        ] {
             if flag {
                 put(key, true.into());
             }
@@ -167,6 +181,8 @@ impl LinkFacts {
             }
             (SERVING, FactValue::Str(text)) => self.serving = SpanId::from_hex(text),
             (WOKEN_AFTER, FactValue::Str(text)) => self.woken_after = SpanId::from_hex(text),
+            (OF_GOROUTINE, FactValue::Bool(of_goroutine)) => self.of_goroutine = of_goroutine,
+            (IN_TURN, FactValue::Bool(in_turn)) => self.in_turn = in_turn,
             (FREED, FactValue::Bool(freed)) => self.freed = freed,
             (WOKEN_FIRST, FactValue::Bool(first)) => self.woken_first = first,
             (TRACE, FactValue::Str(text)) => {
@@ -227,6 +243,8 @@ mod tests {
         let facts = LinkFacts {
             caller: Some(SpanId::from_hash(1)),
             after: Some(SpanId::from_hash(2)),
+            of_goroutine: true,
+            in_turn: true,
             freed: true,
             connected_after: Some(SpanId::from_hash(3)),
             serving: Some(SpanId::from_hash(4)),

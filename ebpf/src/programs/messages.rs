@@ -239,6 +239,7 @@ fn open(scratch: &mut Scratch, moved: u64) -> Result<(), Counter> {
     let record = &mut scratch.record;
     begin(record, work.call as u8, work.tgid, work.tid, work.fd);
     take_wake(record, work.tid);
+    record.goroutine = work.goroutine;
     if work.writing != 0 {
         record.flags |= Flags::WRITE;
     }

@@ -45,16 +45,18 @@ pub fn process_exit(_ctx: RawTracePointContext) -> i32 {
 fn try_fork(parent: u64, child: u64) -> Result<(), Counter> {
     let o = offsets();
     let parent_tgid: u32 = read(parent, o.task_tgid)?;
-    if TARGETS.get_ptr(parent_tgid).is_none() || parent_tgid == settings().own_tgid {
+    let target = TARGETS.get_ptr(parent_tgid);
+    let Some(target) = target.filter(|_| parent_tgid != settings().own_tgid) else {
         return Ok(());
-    }
+    };
     let child_tgid: u32 = read(child, o.task_tgid)?;
     if child_tgid == parent_tgid {
         // A thread of the same process.
         return Ok(());
     }
     // From here on, so that the child's first message is not missed.
-    let target = Target { traced: 1 };
+    // SAFETY: a live map entry.
+    let target: Target = unsafe { *target };
     TARGETS
         .insert(child_tgid, &target, 0)
         .map_err(|_| Counter::TargetsFull)?;

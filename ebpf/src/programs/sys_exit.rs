@@ -9,7 +9,8 @@
 //! which programs are not preempted, and which costs more.
 
 use crate::emit::{begin, scratch, submit_bare};
-use crate::filter::traced_task;
+use crate::filter::{Task, traced_task};
+use crate::goroutine::current_goroutine;
 use crate::iov::{Buffer, MessageHeader, read_user};
 use crate::maps::{Scratch, Stage, Work, call_of, count, offsets};
 use crate::programs::messages::go_on;
@@ -58,14 +59,14 @@ fn try_sys_exit(ctx: &impl EbpfContext, regs: u64, result: i64) -> Result<(), Co
     if entry == 0 {
         return Ok(());
     }
-    let (tgid, tid) = traced_task()?;
+    let task = traced_task()?;
     if is_compat()? {
         let moved = entry & COMPAT_CALL != 0 && result > 0;
         return if moved { Err(Counter::Compat) } else { Ok(()) };
     }
     let call = entry & !COMPAT_CALL;
     if call == FUTEX_CALL {
-        return after_futex(regs, result, tid);
+        return after_futex(regs, result, task.tid);
     }
     if call == 0 {
         return Ok(());
@@ -73,7 +74,7 @@ fn try_sys_exit(ctx: &impl EbpfContext, regs: u64, result: i64) -> Result<(), Co
     if result < 0 && call < Call::Connect as u8 {
         return Err(Counter::CallFailed);
     }
-    let stage = begin_call(scratch()?, regs, call, result, tgid, tid)?;
+    let stage = begin_call(scratch()?, regs, call, result, &task)?;
     go_on(ctx, stage)
 }
 
@@ -84,18 +85,18 @@ fn begin_call(
     regs: u64,
     call: u8,
     result: i64,
-    tgid: u32,
-    tid: u32,
+    task: &Task,
 ) -> Result<Option<Stage>, Counter> {
     scratch.arguments.fill(regs, &offsets().regs)?;
+    scratch.work.goroutine = current_goroutine(regs, &task.target.go);
     if call >= Call::Connect as u8 {
-        return try_connection(scratch, call, result, tgid, tid).map(|()| None);
+        return try_connection(scratch, call, result, task).map(|()| None);
     }
     let args = &scratch.arguments;
     let work = &mut scratch.work;
     work.call = u32::from(call);
-    work.tgid = tgid;
-    work.tid = tid;
+    work.tgid = task.tgid;
+    work.tid = task.tid;
     work.moved = result as u64;
     work.fd = args.get(0) as i32;
     work.writing = u32::from(call >= Call::Write as u8 && call <= Call::Sendfile as u8);
@@ -177,8 +178,7 @@ fn try_connection(
     scratch: &mut Scratch,
     call: u8,
     result: i64,
-    tgid: u32,
-    tid: u32,
+    task: &Task,
 ) -> Result<(), Counter> {
     let connecting = call == Call::Connect as u8;
     if result < 0 && !(connecting && result == -EINPROGRESS) {
@@ -192,7 +192,8 @@ fn try_connection(
     let sock = sock_of_fd(fd)?;
     let record = &mut scratch.record;
     let copy = &mut scratch.sock;
-    begin(record, call, tgid, tid, fd);
+    begin(record, call, task.tgid, task.tid, fd);
+    record.goroutine = scratch.work.goroutine;
     record.result = result as i32;
     if fill_identity(sock, copy, record)? == Transport::Tcp {
         let state = copy.state();

@@ -12,7 +12,7 @@
 //! A waker that was itself woken since its last message works for somebody that is not known (a
 //! worker that takes one task of a queue wakes the next worker), so it counts as nobody.
 
-use crate::filter::traced_task;
+use crate::filter::{Task, traced_task};
 use crate::maps::{Wake, count, offsets, wakes_of};
 use crate::task::read;
 use aya_ebpf::helpers::bpf_ktime_get_ns;
@@ -27,7 +27,7 @@ const FUTEX_WAIT_BITSET: u32 = 9;
 #[raw_tracepoint(tracepoint = "sched_waking")]
 pub fn waking(ctx: RawTracePointContext) -> i32 {
     // Most of the host's wake-ups are no traced process's: not counted, as they lose nothing.
-    if let Ok((tgid, tid)) = traced_task()
+    if let Ok(Task { tgid, tid, .. }) = traced_task()
         && let Err(counter) = try_waking(ctx.arg(0), tgid, tid)
     {
         count(counter);

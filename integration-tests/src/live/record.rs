@@ -58,6 +58,7 @@ pub(super) fn record(raw: &[Span], linked: &[Span], truth: &Truth, rounds: &[Rou
 
 fn line(span: &Span, number: u64, parent: Option<&str>) -> Value {
     let fact = |name: &str| span.attributes.get(&format!("deeptrace.fact.{name}"));
+    let is_true = |name| fact(name).is_some_and(|value| value.as_bool() == Some(true));
     let is_call = span.kind == "client";
     let port = span.number("server.port").unwrap_or(0);
     json!({
@@ -73,7 +74,11 @@ fn line(span: &Span, number: u64, parent: Option<&str>) -> Value {
         "tid_req": fact("request_tid").and_then(Value::as_u64).unwrap_or(0),
         "tid_resp": fact("response_tid").and_then(Value::as_u64).unwrap_or(0),
         "after": fact("after"),
-        "freed": fact("freed").is_some_and(|freed| freed.as_bool() == Some(true)),
+        "of_goroutine": is_true("of_goroutine"),
+        "in_turn": is_true("in_turn"),
+        "freed": is_true("freed"),
+        "woken_after": fact("woken_after"),
+        "woken_first": is_true("woken_first"),
         "serving": fact("serving"),
         "connected_after": fact("connected_after"),
     })

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use collector::capture::{
-    Call, Capture, CaptureMode, Counter, Event, Options, ProcessEvent, SocketEvent, decode,
+    Call, Capture, CaptureMode, Counter, Event, GoLayout, Options, ProcessEvent, SocketEvent,
+    decode,
 };
 
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
@@ -58,7 +59,7 @@ impl Watch {
     }
 
     pub fn trace(&mut self, pid: u32) -> Result<()> {
-        Ok(self.capture.trace(pid)?)
+        Ok(self.capture.trace(pid, GoLayout::default())?)
     }
 
     /// Traces the test itself, for what needs no program of its own.

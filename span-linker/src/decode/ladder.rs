@@ -27,12 +27,19 @@ const CONFIRMED_ONLY_OPEN: f32 = 0.9;
 const LONE_ONLY_OPEN: f32 = 0.85;
 /// Decides a span's parent by the rungs that look at one span. Gives what they say if that is
 /// not enough: `None` if the span is decided.
-pub fn climb(window: &mut Window, id: SpanId, floor: f32) -> Option<Reason> {
+///
+/// `by_goroutine` is what goroutines say of it.
+pub fn climb(
+    window: &mut Window,
+    id: SpanId,
+    floor: f32,
+    by_goroutine: Option<Claim>,
+) -> Option<Reason> {
     let entry = window.get(id)?;
     if entry.link.is_some() || entry.side == Side::Foreign {
         return None;
     }
-    let claims = Claims::gather(window, entry);
+    let claims = Claims::gather(window, entry, by_goroutine);
     let process = entry.process;
     let trust = window.process(process).map(|process| &process.trust);
     let link = choose(window, entry, &claims, trust, floor);
@@ -47,7 +54,7 @@ pub fn climb(window: &mut Window, id: SpanId, floor: f32) -> Option<Reason> {
 
 /// The parent that an exact rung names for a call that is not to be decided yet.
 pub fn exact_parent(window: &Window, entry: &Entry) -> Option<Parent> {
-    let (_, claim) = Claims::gather(window, entry).exact()?;
+    let (_, claim) = Claims::gather(window, entry, None).exact()?;
     Some(claim.parent)
 }
 
@@ -58,14 +65,15 @@ struct Claims {
 }
 
 impl Claims {
-    fn gather(window: &Window, entry: &Entry) -> Self {
+    fn gather(window: &Window, entry: &Entry, by_goroutine: Option<Claim>) -> Self {
         let mut claims = Self::default();
         let context = wire_context(window, entry);
-        for rung in RUNGS {
-            if let Some(place) = claims.by_method.get_mut(rung.method() as usize) {
-                *place = rung
-                    .claim(window, entry)
-                    .filter(|claim| is_possible(window, entry, context, claim));
+        let of_rungs = RUNGS
+            .iter()
+            .map(|rung| (rung.method(), rung.claim(window, entry)));
+        for (method, claim) in once((Method::Goroutine, by_goroutine)).chain(of_rungs) {
+            if let Some(place) = claims.by_method.get_mut(method as usize) {
+                *place = claim.filter(|claim| is_possible(window, entry, context, claim));
             }
         }
         claims
@@ -168,9 +176,13 @@ fn why_not(window: &Window, entry: &Entry, inferred: bool) -> Reason {
     }
 }
 
-/// The best parent that no exact rung names: by the call's own thread if that is sure, else by
-/// hand-offs.
+/// The best parent that no exact rung names: by goroutines or the call's own thread if that is
+/// sure, else by hand-offs.
 fn infer(claims: &Claims, trust: Option<&Trust>) -> Option<(Method, Claim)> {
+    let by_goroutine = trusted(claims, trust, Method::Goroutine);
+    if let Some(claim) = by_goroutine {
+        return Some((Method::Goroutine, claim));
+    }
     let on_thread = infer_on_thread(claims, trust);
     let is_sure = |(method, claim): &(Method, Claim)| {
         *method != Method::OnlyOpen && claim.confidence > DISPUTED
@@ -271,7 +283,8 @@ enum Grade {
 /// against its end.
 type Grades = [Option<Grade>; 3 + 2 * GRADED.len()];
 
-const GRADED: [Method; 5] = [
+const GRADED: [Method; 6] = [
+    Method::Goroutine,
     Method::ThreadOrder,
     Method::Thread,
     Method::HandOff,

@@ -8,6 +8,7 @@
 //! so that each finds those before it decided and the order of arrival does not matter.
 
 mod budget;
+mod goroutines;
 mod ladder;
 mod queue;
 mod stretch;
@@ -75,7 +76,7 @@ impl Decoder {
             self.decide_until(window, process, start_ns);
         }
         // A server span, or a call that came too late for its stretch.
-        if let Some(reason) = ladder::climb(window, id, self.floor) {
+        if let Some(reason) = ladder::climb(window, id, self.floor, None) {
             window.set_link(id, Link::None(reason));
         }
     }

@@ -17,7 +17,7 @@ use crate::window::{FastMap, Window};
 use span_model::{ProcessKey, SpanId};
 
 /// Calls of one stretch, and of the look beyond it; with more, both are shorter.
-const MAX_CALLS: usize = 4096;
+pub(super) const MAX_CALLS: usize = 4096;
 /// Requests of one scene; beyond, those that began first are left out.
 const MAX_REQUESTS: usize = 4096;
 /// A process that was taught this much is taught by one stretch in `REFRESH` more.
@@ -52,14 +52,17 @@ impl Decoder {
         let until = calls
             .get(MAX_CALLS)
             .map_or(end, |(_, start)| (*start).max(from + 1));
+        let bounds = Bounds { key, from, until };
+        let by_goroutine = self.goroutines(window, &bounds);
         let (mut left, mut count) = (Vec::new(), 0);
         for (id, _) in calls.into_iter().filter(|(_, start)| *start < until) {
             count += 1;
-            if let Some(reason) = ladder::climb(window, id, self.floor) {
+            if let Some(reason) =
+                ladder::climb(window, id, self.floor, by_goroutine.get(&id).copied())
+            {
                 left.push((id, reason));
             }
         }
-        let bounds = Bounds { key, from, until };
         let left = self.queue(window, &bounds, count, left);
         let left = self.way_back(window, &bounds, left);
         let Some((scene, choices)) = self.time(window, &bounds, left.len()) else {

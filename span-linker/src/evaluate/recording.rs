@@ -54,7 +54,11 @@ pub struct Seen {
     pub after: Option<String>,
     pub connected_after: Option<String>,
     pub serving: Option<String>,
+    pub of_goroutine: bool,
+    pub in_turn: bool,
     pub freed: bool,
+    pub woken_after: Option<String>,
+    pub woken_first: bool,
 }
 
 /// Recorded spans, ordered by start.
@@ -303,6 +307,13 @@ struct Line {
     connected_after: Option<String>,
     serving: Option<String>,
     freed: Option<bool>,
+    #[serde(default)]
+    of_goroutine: bool,
+    #[serde(default)]
+    in_turn: bool,
+    woken_after: Option<String>,
+    #[serde(default)]
+    woken_first: bool,
     seq: Option<u64>,
     lport: Option<u64>,
     rport: Option<u64>,
@@ -338,7 +349,11 @@ fn read_lines(text: &str, names: &mut Names) -> Result<Vec<Recorded>, String> {
                 after: line.after,
                 connected_after: line.connected_after,
                 serving: line.serving,
+                of_goroutine: line.of_goroutine,
+                in_turn: line.in_turn,
                 freed,
+                woken_after: line.woken_after,
+                woken_first: line.woken_first,
             }),
             payload: None,
             // Where thread ids were recorded, the trace is the request id that was sent on.

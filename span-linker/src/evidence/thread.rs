@@ -1,7 +1,7 @@
 //! A blocking thread works for the request that it has read and not answered.
 //!
 //! It claims nothing if the thread had more than one such request, because then
-//! it does not block. What the thread read last should belong to the same
+//! it does not block, nor of goroutines (`decode::goroutines`). What the thread read last should belong to the same
 //! request; if it is known to belong to another, the claim is weak.
 
 use super::thread_order::stays_on_thread;
@@ -23,7 +23,7 @@ impl Rung for Thread {
     }
 
     fn claim(&self, window: &Window, child: &Entry) -> Option<Claim> {
-        if child.side != Side::Egress {
+        if child.side != Side::Egress || child.facts.of_goroutine {
             return None;
         }
         let request = window.get(child.facts.serving?)?;

@@ -7,6 +7,7 @@
 //! turns writable, in whoever's turn that is.
 //!
 //! It claims nothing if
+//! - goroutines tell more than threads (`decode::goroutines`);
 //! - the request was answered before the call began: work that goes on after
 //!   the response may be anybody's by then;
 //! - one system call read messages that belong to different requests.
@@ -67,7 +68,7 @@ pub fn stays_on_thread(request: &Entry, child: &Entry) -> bool {
 }
 
 fn read_before(child: &Entry) -> Option<SpanId> {
-    if child.side != Side::Egress {
+    if child.side != Side::Egress || child.facts.of_goroutine {
         return None;
     }
     child.facts.connected_after.or(child.facts.after)

@@ -121,6 +121,8 @@ pub enum Method {
     Headers,
     /// The request carries on a rare header value of a request being served.
     Tokens,
+    /// What Go's scheduler tells of goroutines.
+    Goroutine,
     /// What the writing thread read last.
     ThreadOrder,
     /// The request that the writing thread is busy serving.
@@ -141,11 +143,12 @@ pub enum Method {
 
 impl Method {
     /// All of them, in the order of their discriminants.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::TcpStream,
         Self::TraceContext,
         Self::Headers,
         Self::Tokens,
+        Self::Goroutine,
         Self::ThreadOrder,
         Self::Thread,
         Self::WayBack,
@@ -163,6 +166,7 @@ impl Method {
             Self::TraceContext => "trace_context",
             Self::Headers => "headers",
             Self::Tokens => "tokens",
+            Self::Goroutine => "goroutine",
             Self::ThreadOrder => "thread_order",
             Self::Thread => "thread",
             Self::WayBack => "way_back",

@@ -41,6 +41,13 @@ use super::link::Method;
 const AFFINITY_LIMIT_PERCENT: u32 = 98;
 /// Least share of responses that lead back to their request.
 const RETURNS_LIMIT_PERCENT: u32 = 97;
+/// Least share of requests that goroutines keep apart: two that they take for one are the fault of one
+/// step of many.
+const GOROUTINES_LIMIT_PERCENT: u32 = 90;
+/// Least share of calls whose turn it was: 99 % in a loaded process, half in one that is often idle,
+/// whose idle processors take from each other's queues. Of the last so many, for loads change.
+const TURNS_LIMIT_PERCENT: u32 = 97;
+const TURNS_MEMORY: u32 = 256;
 /// Least share of links that agree with exact ones.
 const EXACT_LIMIT_PERCENT: u32 = 98;
 /// Least share of links that end before their parent.
@@ -76,7 +83,12 @@ pub struct Tally {
 impl Tally {
     /// Adds a sample.
     pub fn add(&mut self, good: bool) {
-        if self.good + self.bad >= MEMORY {
+        self.add_to_last(MEMORY, good);
+    }
+
+    /// Adds a sample to about the last so many.
+    fn add_to_last(&mut self, memory: u32, good: bool) {
+        if self.good + self.bad >= memory {
             self.good /= 2;
             self.bad /= 2;
         }
@@ -106,6 +118,10 @@ pub struct Trust {
     handed_back: Tally,
     /// Calls that were handed off, among several requests, by whom they are handed back to.
     handed_off: Tally,
+    /// Requests that goroutines keep apart from others.
+    goroutines: Tally,
+    /// Calls that goroutines know the request of, by whose turn it was.
+    turns: Tally,
     exact: [Tally; Method::ALL.len()],
     nesting: [Tally; Method::ALL.len()],
     /// Calls made while at least one request was served.
@@ -203,6 +219,21 @@ impl Trust {
         self.handed_off.add(agrees);
     }
 
+    /// What goroutines join with a request belongs to it alone, or to others too.
+    pub fn saw_goroutines(&mut self, alone: bool) {
+        self.goroutines.add(alone);
+    }
+
+    /// Whose turn it was in the scheduler's queue is whom goroutines give the call to, or another one.
+    pub fn saw_turn(&mut self, agrees: bool) {
+        self.turns.add_to_last(TURNS_MEMORY, agrees);
+    }
+
+    /// Whose turn it is tells whom a call is for, in this process and at its load of late.
+    pub fn trusts_turns(&self) -> bool {
+        self.turns.is_proven(TURNS_LIMIT_PERCENT)
+    }
+
     /// A request was served from then to then.
     pub fn saw_request(&mut self, start_ns: u64, end_ns: u64) {
         self.business.add(start_ns, end_ns);
@@ -240,6 +271,7 @@ impl Trust {
                 let proven = self.all_returns.is_proven(RETURNS_LIMIT_PERCENT);
                 exact && affinity && returns && (nested || proven)
             }
+            Method::Goroutine => exact && self.goroutines.holds(GOROUTINES_LIMIT_PERCENT),
             Method::Thread => exact && nested && affinity,
             Method::HandBack => exact && nested && affinity && self.hands_back(),
             Method::HandOff => {

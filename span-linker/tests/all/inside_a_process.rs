@@ -344,6 +344,10 @@ fn a_lower_floor_lets_weaker_links_through() {
         .assert_linked(2, 1, "only_open");
 }
 
+fn number_of(id: span_model::SpanId) -> u64 {
+    u64::from_be_bytes(*id.as_bytes())
+}
+
 /// Requests that hop between threads, four at a time, as goroutines do.
 fn go_like(rounds: u64, with_tokens: bool) -> Vec<Seen> {
     let mut spans = Vec::new();
@@ -387,6 +391,90 @@ fn threads_that_carry_anybodys_requests_are_not_believed() {
     }
 }
 
+/// Requests 1 to 4 at a time, each with calls 10 times its number and on, by goroutines.
+fn goroutines(calls: impl Fn(u64) -> Vec<Seen>, answered_after: impl Fn(u64) -> u64) -> Vec<Seen> {
+    let requests = 1..=4;
+    let of = |n: u64| {
+        let mut spans = vec![
+            server(n, 1, n..900 + n)
+                .after(answered_after(n))
+                .of_goroutine(),
+        ];
+        spans.extend(calls(n).into_iter().map(Seen::of_goroutine));
+        spans
+    };
+    requests.flat_map(of).collect()
+}
+
+#[test]
+fn goroutines_join_calls_with_what_comes_before_and_after_them() {
+    // The second call's time slice began with nothing that was read; the third and the response tell.
+    let calls = |n: u64| {
+        vec![
+            client(10 * n, 1, 100 + n..200).after(n),
+            client(10 * n + 1, 1, 300 + n..400),
+            client(10 * n + 2, 1, 500 + n..600).after(10 * n + 1),
+            client(10 * n + 3, 1, 310 + n..390).serving(n),
+            client(10 * n + 4, 1, 320 + n..390),
+        ]
+    };
+    let linked = link(&goroutines(calls, |n| 10 * n + 2));
+    for n in 1..=4 {
+        for call in 10 * n..10 * n + 4 {
+            linked.assert_linked(call, n, "goroutine");
+        }
+        assert_eq!(linked.parent(10 * n + 4), None, "nothing tells");
+    }
+}
+
+#[test]
+fn what_goroutines_join_with_two_requests_is_given_to_none() {
+    let calls = |n: u64| match n {
+        // A lock woke a goroutine of 1 in a time slice of 2.
+        1 => vec![client(10, 1, 101..200).after(20)],
+        _ => vec![client(10 * n, 1, 50 + n..90).after(n)],
+    };
+    let linked = link(&goroutines(calls, |n| 10 * n));
+    assert_eq!((linked.parent(10), linked.parent(20)), (None, None));
+    linked.assert_linked(30, 3, "goroutine");
+}
+
+#[test]
+fn whose_turn_it_is_in_gos_queue_is_believed_once_it_is_proven() {
+    // Of each request one call that its response proves, and one that nothing else tells of.
+    let round = |base: u64, agrees: bool| {
+        let calls = move |n: u64| {
+            let turn = if agrees { n } else { n % 4 + 1 };
+            let proven = client(10 * n, 1, 100 + n..200).serving(turn);
+            vec![
+                proven.in_turn(),
+                client(10 * n + 1, 1, 110 + n..190).serving(n).in_turn(),
+            ]
+        };
+        let mut spans = goroutines(calls, |n| 10 * n);
+        for seen in &mut spans {
+            seen.id += base;
+            seen.times = seen.times.start + base * 1000..seen.times.end + base * 1000;
+            for fact in [&mut seen.facts.after, &mut seen.facts.serving] {
+                *fact = fact.map(|fact| id(number_of(fact) + base));
+            }
+        }
+        spans
+    };
+    for (agrees, expected) in [(true, Some("goroutine")), (false, None)] {
+        let spans: Vec<Seen> = (1..=10).flat_map(|n| round(n * 1000, agrees)).collect();
+        let linked = link(&spans);
+        for n in 1..=4 {
+            assert_eq!(linked.parent(1000 + 10 * n + 1), None, "not proven yet");
+            let last = 10_000 + 10 * n + 1;
+            match expected {
+                Some(method) => linked.assert_linked(last, 10_000 + n, method),
+                None => assert_eq!(linked.parent(last), None),
+            }
+        }
+    }
+}
+
 #[test]
 fn threads_that_contradict_tokens_are_not_believed_where_tokens_are_missing() {
     // Requests stay on their thread, but calls are made by a pool that mixes them up.
@@ -404,8 +492,7 @@ fn threads_that_contradict_tokens_are_not_believed_where_tokens_are_missing() {
             .into_iter()
             .flatten()
         {
-            let number = u64::from_be_bytes(*fact.as_bytes());
-            *fact = id(number + 100_000);
+            *fact = id(number_of(*fact) + 100_000);
         }
     }
     let calls: Vec<_> = blind

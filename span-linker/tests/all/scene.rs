@@ -98,6 +98,16 @@ impl Seen {
         self.facts.woken_first = false;
         self
     }
+    /// What goroutines tell: `after` in the same time slice, `serving` by who reads or starts.
+    pub fn of_goroutine(mut self) -> Self {
+        self.facts.of_goroutine = true;
+        self
+    }
+    /// `serving` is whose turn it was in the scheduler's queue.
+    pub fn in_turn(mut self) -> Self {
+        self.facts.in_turn = true;
+        self.of_goroutine()
+    }
     pub fn token(mut self, token: u64) -> Self {
         self.facts.tokens.push(token);
         self
