@@ -25,6 +25,7 @@ pub mod decode;
 pub mod evaluate;
 pub mod evidence;
 mod hash;
+mod hops;
 mod learned;
 mod openings;
 mod otlp;

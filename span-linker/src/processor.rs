@@ -120,9 +120,10 @@ impl SpanLinker {
     fn count_learning(&mut self) {
         let sequences = self.decoder.sequences();
         let queues = self.decoder.queues();
-        self.stats.forgotten_models = sequences.forgotten + queues.forgotten;
+        let hops = self.decoder.all_hops();
+        self.stats.forgotten_models = sequences.forgotten + queues.forgotten + hops.forgotten;
         self.stats.unaffordable = self.decoder.unaffordable();
-        self.stats.refused_samples = sequences.refused() + queues.refused();
+        self.stats.refused_samples = sequences.refused() + queues.refused() + hops.refused();
     }
 
     /// How much of their share decoys got when timing was tested, over all processes known; none: it

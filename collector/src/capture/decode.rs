@@ -27,6 +27,7 @@ pub enum Protocol {
 }
 
 /// One thing that the kernel saw.
+#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 #[derive(Clone, Debug)]
 pub enum Event<'a> {
     /// A message, or a connection that came or went.

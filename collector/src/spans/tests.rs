@@ -4,7 +4,7 @@ use super::tracker::{Output, Process, Surroundings, Tracker, TrackerLimits};
 use super::{Counts, Unpaired};
 use crate::capture::{Call, Direction, Flags, Goroutine, Protocol, Role, SocketEvent, Woken};
 use proptest::prelude::*;
-use span_model::{ProcessKey, Resource, Span, SpanKind, Status, Value, semconv};
+use span_model::{ProcessKey, Resource, Span, SpanKind, Status, ToldBy, Value, semconv};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -442,7 +442,11 @@ fn goroutines_go_on_with_what_was_read_in_their_time_slice() {
     let calls: Vec<_> = of(SpanKind::Client).collect();
     let after: Vec<_> = calls.iter().map(|call| call.link.after).collect();
     assert_eq!(after, [Some(server.span_id), None, None, None]);
-    assert!(spans.iter().all(|span| span.link.of_goroutine));
+    assert!(
+        spans
+            .iter()
+            .all(|span| span.link.told_by == ToldBy::Goroutine)
+    );
     // The last one was written by the goroutine that had read the request.
     let serving: Vec<_> = calls.iter().map(|call| call.link.serving).collect();
     assert_eq!(serving, [None, None, None, Some(server.span_id)]);

@@ -11,7 +11,7 @@ use crate::protocols::Flow;
 use crate::streams::{Connection, Limits, Mark, Piece, Wanted};
 use span_model::{
     ConnectionKey, Initiator, LinkFacts, Opening, ProcessKey, RequestKey, Resource, Span, SpanId,
-    SpanKind,
+    SpanKind, ToldBy,
 };
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -383,11 +383,14 @@ impl Threads {
             other_offset: event.other_offset,
             after: self.last_read(event).filter(|_| writing),
             serving: serving.or(in_turn).filter(|_| writing),
-            in_turn: writing && serving.is_none() && in_turn.is_some(),
             woken_after: woken.and_then(|woken| self.read_before(woken)),
             woken_first: woken.is_some_and(|woken| woken.first),
             same_connection: writing && self.read_from(event.tid, event.connection_id()),
-            of_goroutine: writing && event.goroutine.is_some(),
+            told_by: match event.goroutine.filter(|_| writing) {
+                None => ToldBy::Thread,
+                Some(_) if serving.is_none() && in_turn.is_some() => ToldBy::Turn,
+                Some(_) => ToldBy::Goroutine,
+            },
         }
     }
 }
@@ -524,7 +527,7 @@ impl Tracked {
                 let response = finished.and_then(|finished| finished.response.as_ref());
                 if let Some(Response { first, .. }) = response {
                     facts.after = first.after;
-                    facts.of_goroutine = first.of_goroutine;
+                    facts.told_by = first.told_by;
                     facts.woken_after = first.woken_after;
                     facts.woken_first = first.woken_first && first.woken_after.is_some();
                 }
@@ -533,10 +536,9 @@ impl Tracked {
             SpanKind::Client => {
                 let first = request.first;
                 facts.after = first.after;
-                facts.of_goroutine = first.of_goroutine;
+                facts.told_by = first.told_by;
                 facts.freed = first.same_connection && first.after.is_some();
                 facts.serving = first.serving;
-                facts.in_turn = first.in_turn;
                 facts.woken_after = first.woken_after;
                 facts.woken_first = first.woken_first && first.woken_after.is_some();
                 facts.connected_after = self.connected_after.filter(|_| request.offset == 0);

@@ -7,7 +7,7 @@
 //!   piece shorter than it says -> its bytes, then a gap
 //! ```
 
-use span_model::SpanId;
+use span_model::{SpanId, ToldBy};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Which system call carried a byte, and what its thread had read before.
@@ -25,16 +25,14 @@ pub struct Mark {
     pub after: Option<SpanId>,
     /// Writes: which request the thread was serving (`LinkFacts::serving`).
     pub serving: Option<SpanId>,
-    /// Writes: that is only whose turn it was (`LinkFacts::in_turn`).
-    pub in_turn: bool,
     /// Writes: what the thread that woke this one had read last (`LinkFacts::woken_after`).
     pub woken_after: Option<SpanId>,
     /// Writes: that was the first thread which it woke since (`LinkFacts::woken_first`).
     pub woken_first: bool,
     /// Writes: the thread's last read was on this connection too.
     pub same_connection: bool,
-    /// Writes: `after` and `serving` are of a goroutine (`LinkFacts::of_goroutine`).
-    pub of_goroutine: bool,
+    /// Writes: what tells `after` and `serving`.
+    pub told_by: ToldBy,
 }
 
 /// A message of a system call, as a part of one direction of the stream.

@@ -21,8 +21,7 @@ pub const OPENING: &str = "deeptrace.fact.opening";
 const CALLER: &str = "deeptrace.fact.caller";
 const AFTER: &str = "deeptrace.fact.after";
 const CONNECTED_AFTER: &str = "deeptrace.fact.connected_after";
-const IN_TURN: &str = "deeptrace.fact.in_turn";
-const OF_GOROUTINE: &str = "deeptrace.fact.of_goroutine";
+const TOLD_BY: &str = "deeptrace.fact.told_by";
 const FREED: &str = "deeptrace.fact.freed";
 const SERVING: &str = "deeptrace.fact.serving";
 const WOKEN_AFTER: &str = "deeptrace.fact.woken_after";
@@ -45,6 +44,39 @@ pub struct WireContext {
     pub sampled: Option<bool>,
 }
 
+/// What tells what came before a message, and whom it is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ToldBy {
+    /// The thread that wrote it: what it read last, and which request it read last.
+    #[default]
+    Thread,
+    /// The goroutine that wrote it: what was read last in the same time slice of Go's scheduler, in
+    /// which every goroutine was woken by the one before it; the request that it has read itself, or
+    /// that the one which started it was serving then.
+    Goroutine,
+    /// The same, but the request is of another goroutine: the one whose turn it was in the scheduler's queue
+    /// when the time slice began, as far as that can be told.
+    Turn,
+}
+
+impl ToldBy {
+    const ALL: [Self; 3] = [Self::Thread, Self::Goroutine, Self::Turn];
+
+    /// The attribute's value.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Thread => "thread",
+            Self::Goroutine => "goroutine",
+            Self::Turn => "turn",
+        }
+    }
+
+    /// By the attribute's value.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|told| told.name() == name)
+    }
+}
+
 /// Facts about one span. All span ids in here are computed, not looked up.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LinkFacts {
@@ -56,13 +88,8 @@ pub struct LinkFacts {
     /// what was read last belongs to no span. Server spans: the same, before the response was
     /// written.
     pub after: Option<SpanId>,
-    /// Go tells which goroutine wrote: `after` is what was read last in the same time slice of its
-    /// scheduler, in which every goroutine was woken by the one before it, and `serving` the request
-    /// that the goroutine has read, or the one that it was started by.
-    pub of_goroutine: bool,
-    /// `serving` is of another goroutine: the one whose turn it was in the scheduler's queue when the
-    /// time slice began, as far as that can be told.
-    pub in_turn: bool,
+    /// What tells `after` and `serving`.
+    pub told_by: ToldBy,
     /// Client spans: `after` names a response that was read on the connection this request
     /// was then written on. A pool may have given the connection to whoever waited in line.
     pub freed: bool,
@@ -133,12 +160,10 @@ impl LinkFacts {
                 put(key, id.to_string().into());
             }
         }
-        for (key, flag) in [
-            (OF_GOROUTINE, self.of_goroutine),
-            (IN_TURN, self.in_turn),
-            (FREED, self.freed),
-            (WOKEN_FIRST, self.woken_first),
-        ] {
+        if self.told_by != ToldBy::Thread {
+            put(TOLD_BY, self.told_by.name().into());
+        }
+        for (key, flag) in [(FREED, self.freed), (WOKEN_FIRST, self.woken_first)] {
             if flag {
                 put(key, true.into());
             }
@@ -181,8 +206,12 @@ impl LinkFacts {
             }
             (SERVING, FactValue::Str(text)) => self.serving = SpanId::from_hex(text),
             (WOKEN_AFTER, FactValue::Str(text)) => self.woken_after = SpanId::from_hex(text),
-            (OF_GOROUTINE, FactValue::Bool(of_goroutine)) => self.of_goroutine = of_goroutine,
-            (IN_TURN, FactValue::Bool(in_turn)) => self.in_turn = in_turn,
+            (TOLD_BY, FactValue::Str(name)) => {
+                let Some(told_by) = ToldBy::from_name(name) else {
+                    return false;
+                };
+                self.told_by = told_by;
+            }
             (FREED, FactValue::Bool(freed)) => self.freed = freed,
             (WOKEN_FIRST, FactValue::Bool(first)) => self.woken_first = first,
             (TRACE, FactValue::Str(text)) => {
@@ -243,8 +272,7 @@ mod tests {
         let facts = LinkFacts {
             caller: Some(SpanId::from_hash(1)),
             after: Some(SpanId::from_hash(2)),
-            of_goroutine: true,
-            in_turn: true,
+            told_by: ToldBy::Turn,
             freed: true,
             connected_after: Some(SpanId::from_hash(3)),
             serving: Some(SpanId::from_hash(4)),

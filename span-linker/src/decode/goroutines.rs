@@ -10,16 +10,17 @@
 //! Where two requests are joined by it, nothing is said of the calls of both.
 //!
 //! What begins a time slice reads nothing if it was started and then waited in the scheduler's queue for its turn.
-//! Whose turn it was (`LinkFacts::in_turn`) is known surely enough in a process whose processors are all
+//! Whose turn it was (`ToldBy::Turn`) is known surely enough in a process whose processors are all
 //! busy; how surely is measured by what is joined otherwise.
 
 use super::Decoder;
-use super::stretch::{Bounds, MAX_CALLS, horizon};
+use super::around::Around;
+use super::stretch::Bounds;
 use crate::evidence::Claim;
 use crate::window::entry::{Entry, Side};
 use crate::window::link::Parent;
-use crate::window::{FastMap, Trust, Window};
-use span_model::SpanId;
+use crate::window::{FastMap, Measured, Trust, Window};
+use span_model::{SpanId, ToldBy};
 
 /// What goroutines join.
 const JOINED: f32 = 0.98;
@@ -33,28 +34,21 @@ impl Decoder {
         window: &mut Window,
         bounds: &Bounds,
     ) -> FastMap<SpanId, Claim> {
-        let Bounds { key, from, until } = *bounds;
         if !has_goroutines(window, bounds) {
             return FastMap::default();
         }
-        let open = || {
-            window
-                .open_in_process(key, from)
-                .filter_map(|id| window.get(id))
-        };
-        let first = open().map(|request| request.start_ns).min().unwrap_or(from);
-        let first = first.max(from.saturating_sub(self.look_ns));
-        let end = horizon(window, key, until, self.look_ns);
         let mut groups = Groups::default();
-        for call in window.calls_begun_in(key, first, end).take(2 * MAX_CALLS) {
-            groups.add(window, call);
-        }
-        for request in open().chain(window.requests_begun_in(key, from, end)) {
-            groups.add(window, request);
+        let around = Around::new(window, bounds, self.look_ns);
+        for span in around.calls.iter().chain(&around.requests) {
+            groups.add(window, span);
         }
         let requests = groups.requests();
-        measure(window, bounds, end, &mut groups, &requests);
-        let trust = window.process(key).map(|process| &process.trust);
+        let measured = measure(window, bounds, &around, &mut groups, &requests);
+        window
+            .process_mut(bounds.key)
+            .trust
+            .saw_goroutines(&measured);
+        let trust = window.process(bounds.key).map(|process| &process.trust);
         let turns = trust.is_some_and(Trust::trusts_turns);
         groups.claims(window, &requests, turns)
     }
@@ -62,37 +56,37 @@ impl Decoder {
 
 /// Measures goroutines by whether they keep requests apart, and turns by what they join.
 fn measure(
-    window: &mut Window,
+    window: &Window,
     bounds: &Bounds,
-    end: u64,
+    around: &Around<'_>,
     groups: &mut Groups,
     requests: &FastMap<SpanId, Option<SpanId>>,
-) {
-    let Bounds { key, from, until } = *bounds;
-    let mut alone = Vec::new();
-    for request in window.requests_begun_in(key, from, until) {
-        if request.facts.of_goroutine && request.end_ns.is_some_and(|end_ns| end_ns < end) {
-            alone.push(requests.get(&groups.root(request.id)) == Some(&Some(request.id)));
-        }
+) -> Measured {
+    let mut measured = Measured::default();
+    for request in around.begun().filter(|request| is_of_goroutine(request)) {
+        let joined = requests.get(&groups.root(request.id));
+        measured.alone.push(joined == Some(&Some(request.id)));
     }
-    let mut turns = Vec::new();
-    for call in window.calls_begun_in(key, from, until) {
+    for call in window.calls_begun_in(bounds.key, bounds.from, bounds.until) {
         let joined = requests.get(&groups.root(call.id)).copied().flatten();
-        let turn = call.facts.serving.filter(|_| call.facts.in_turn);
-        turns.extend(joined.zip(turn).map(|(joined, turn)| joined == turn));
+        let turn = call.facts.serving.filter(|_| is_in_turn(call));
+        let agrees = joined.zip(turn).map(|(joined, turn)| joined == turn);
+        measured.turns.extend(agrees);
     }
-    let trust = &mut window.process_mut(key).trust;
-    for alone in alone {
-        trust.saw_goroutines(alone);
-    }
-    for agrees in turns {
-        trust.saw_turn(agrees);
-    }
+    measured
 }
 
 fn has_goroutines(window: &Window, bounds: &Bounds) -> bool {
     let mut calls = window.calls_begun_in(bounds.key, bounds.from, bounds.until);
-    calls.any(|call| call.facts.of_goroutine)
+    calls.any(is_of_goroutine)
+}
+
+fn is_of_goroutine(span: &Entry) -> bool {
+    span.facts.told_by != ToldBy::Thread
+}
+
+fn is_in_turn(span: &Entry) -> bool {
+    span.facts.told_by == ToldBy::Turn
 }
 
 /// Spans that belong to one request, as far as goroutines tell: disjoint sets.
@@ -105,10 +99,10 @@ struct Groups {
 impl Groups {
     fn add(&mut self, window: &Window, span: &Entry) {
         self.sides.insert(span.id, span.side);
-        if !span.facts.of_goroutine {
+        if !is_of_goroutine(span) {
             return;
         }
-        let serving = span.facts.serving.filter(|_| !span.facts.in_turn);
+        let serving = span.facts.serving.filter(|_| !is_in_turn(span));
         let serving = serving.and_then(|request| window.get(request));
         for same in [read_in_slice(window, span), serving].into_iter().flatten() {
             if same.process == span.process {
@@ -161,7 +155,7 @@ impl Groups {
         let calls = self.of(Side::Egress);
         let mut in_turn: FastMap<SpanId, Option<SpanId>> = FastMap::default();
         for call in calls.iter().filter_map(|id| window.get(*id)) {
-            if let Some(request) = call.facts.serving.filter(|_| turns && call.facts.in_turn) {
+            if let Some(request) = call.facts.serving.filter(|_| turns && is_in_turn(call)) {
                 in_turn
                     .entry(self.root(call.id))
                     .and_modify(|only| *only = only.filter(|only| *only == request))

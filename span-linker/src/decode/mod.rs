@@ -7,14 +7,16 @@
 //! Calls are decided in stretches of the process's time, in the order in which they began,
 //! so that each finds those before it decided and the order of arrival does not matter.
 
+mod around;
 mod budget;
 mod goroutines;
+mod hops;
 mod ladder;
 mod queue;
 mod stretch;
-mod way_back;
 
 use crate::config::Config;
+use crate::hops::AllHops;
 use crate::queue::Queues;
 use crate::sequence::{Process, Sequences};
 use crate::window::Window;
@@ -34,6 +36,7 @@ pub struct Decoder {
     /// Length of a stretch, and how far beyond its end is looked.
     stretch_ns: u64,
     look_ns: u64,
+    all_hops: AllHops,
     queues: Queues,
     sequences: Sequences,
     budget: Budget,
@@ -58,6 +61,7 @@ impl Decoder {
             timing: config.timing,
             stretch_ns,
             look_ns: wait_ns / 2,
+            all_hops: AllHops::default(),
             queues: Queues::default(),
             sequences: Sequences::default(),
             budget: Budget::new(stretch_ns),
@@ -94,6 +98,11 @@ impl Decoder {
             by_chance += share.by_chance;
         }
         (by_chance > 0.0).then(|| got / by_chance)
+    }
+
+    /// What was learned of hops.
+    pub fn all_hops(&self) -> &AllHops {
+        &self.all_hops
     }
 
     /// What was learned of queues.

@@ -64,7 +64,7 @@ impl Decoder {
             }
         }
         let left = self.queue(window, &bounds, count, left);
-        let left = self.way_back(window, &bounds, left);
+        let left = self.hops(window, &bounds, left);
         let Some((scene, choices)) = self.time(window, &bounds, left.len()) else {
             for (id, reason) in left {
                 window.set_link(id, Link::None(reason));

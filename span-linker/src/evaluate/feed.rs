@@ -227,8 +227,7 @@ fn recorded(recording: &Recording, facts: &mut [LinkFacts], id: &dyn Fn(usize) -
             facts.after = named(&seen.after);
             facts.connected_after = named(&seen.connected_after);
             facts.serving = named(&seen.serving);
-            facts.of_goroutine = seen.of_goroutine;
-            facts.in_turn = seen.in_turn;
+            facts.told_by = seen.told_by;
             facts.freed = seen.freed;
             facts.woken_after = named(&seen.woken_after);
             facts.woken_first = seen.woken_first;

@@ -11,6 +11,7 @@
 
 use super::Error;
 use serde::Deserialize;
+use span_model::ToldBy;
 use std::collections::{HashMap, HashSet};
 use std::io::Read;
 use std::path::Path;
@@ -54,8 +55,7 @@ pub struct Seen {
     pub after: Option<String>,
     pub connected_after: Option<String>,
     pub serving: Option<String>,
-    pub of_goroutine: bool,
-    pub in_turn: bool,
+    pub told_by: ToldBy,
     pub freed: bool,
     pub woken_after: Option<String>,
     pub woken_first: bool,
@@ -307,10 +307,7 @@ struct Line {
     connected_after: Option<String>,
     serving: Option<String>,
     freed: Option<bool>,
-    #[serde(default)]
-    of_goroutine: bool,
-    #[serde(default)]
-    in_turn: bool,
+    told_by: Option<String>,
     woken_after: Option<String>,
     #[serde(default)]
     woken_first: bool,
@@ -349,8 +346,10 @@ fn read_lines(text: &str, names: &mut Names) -> Result<Vec<Recorded>, String> {
                 after: line.after,
                 connected_after: line.connected_after,
                 serving: line.serving,
-                of_goroutine: line.of_goroutine,
-                in_turn: line.in_turn,
+                told_by: line
+                    .told_by
+                    .and_then(|name| ToldBy::from_name(&name))
+                    .unwrap_or_default(),
                 freed,
                 woken_after: line.woken_after,
                 woken_first: line.woken_first,

@@ -10,6 +10,8 @@ use crate::window::Window;
 use crate::window::entry::{Entry, Side};
 use crate::window::link::{Link, Method, Parent};
 
+use span_model::ToldBy;
+
 pub struct Thread;
 
 /// By itself: nothing contradicts it, and nothing supports it.
@@ -23,7 +25,7 @@ impl Rung for Thread {
     }
 
     fn claim(&self, window: &Window, child: &Entry) -> Option<Claim> {
-        if child.side != Side::Egress || child.facts.of_goroutine {
+        if child.side != Side::Egress || child.facts.told_by != ToldBy::Thread {
             return None;
         }
         let request = window.get(child.facts.serving?)?;

@@ -22,7 +22,7 @@ use super::{Claim, Rung, span_claim};
 use crate::window::Window;
 use crate::window::entry::{Entry, Side};
 use crate::window::link::Method;
-use span_model::SpanId;
+use span_model::{SpanId, ToldBy};
 
 pub struct ThreadOrder;
 
@@ -68,7 +68,7 @@ pub fn stays_on_thread(request: &Entry, child: &Entry) -> bool {
 }
 
 fn read_before(child: &Entry) -> Option<SpanId> {
-    if child.side != Side::Egress || child.facts.of_goroutine {
+    if child.side != Side::Egress || child.facts.told_by != ToldBy::Thread {
         return None;
     }
     child.facts.connected_after.or(child.facts.after)

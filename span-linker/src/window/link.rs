@@ -127,8 +127,8 @@ pub enum Method {
     ThreadOrder,
     /// The request that the writing thread is busy serving.
     Thread,
-    /// What the thread that wrote the response had read before, read by read.
-    WayBack,
+    /// What the writing thread read last, where that is right for some kinds of messages only.
+    Hops,
     /// What the thread that woke the writing thread had read last.
     HandOff,
     /// Whom the thread that read the response woke then.
@@ -151,7 +151,7 @@ impl Method {
         Self::Goroutine,
         Self::ThreadOrder,
         Self::Thread,
-        Self::WayBack,
+        Self::Hops,
         Self::HandOff,
         Self::HandBack,
         Self::OnlyOpen,
@@ -169,7 +169,7 @@ impl Method {
             Self::Goroutine => "goroutine",
             Self::ThreadOrder => "thread_order",
             Self::Thread => "thread",
-            Self::WayBack => "way_back",
+            Self::Hops => "hops",
             Self::HandOff => "hand_off",
             Self::HandBack => "hand_back",
             Self::OnlyOpen => "only_open",

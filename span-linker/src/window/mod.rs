@@ -21,7 +21,7 @@ use queue::{Item, Queue};
 use span_model::{ProcessKey, SpanId, TraceId};
 use std::collections::HashMap;
 use timeline::{Line, Timeline, lines};
-pub use trust::Trust;
+pub use trust::{Measured, Trust};
 
 /// A hash map with a fast, seeded hasher: ids come off the wire, so the seed matters.
 pub type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
@@ -31,8 +31,6 @@ pub type Place = u32;
 
 /// Reads followed from a response back to its request.
 const MAX_READS: usize = 64;
-/// Requests next in age that a way back is compared by, half of them younger.
-const MAX_PEERS: usize = 8;
 
 /// The entries and the indexes over them.
 #[derive(Debug, Default)]
@@ -166,7 +164,7 @@ impl Window {
             let Some(request) = self.get(id) else {
                 continue;
             };
-            let Some(to) = self.way_back(request, |_| ()) else {
+            let Some(to) = self.way_back(request) else {
                 continue;
             };
             let leads_back = to == id;
@@ -175,33 +173,14 @@ impl Window {
             let mut on_thread = self.open_on_thread(process, tid, end_ns);
             let rivals = on_thread.any(|other| other != id);
             drop(on_thread);
-            let peers = self.peers(request, end_ns);
             let trust = &mut self.processes.entry(process).trust;
             trust.saw_return(leads_back, rivals);
-            if leads_back || peers.contains(&to) {
-                trust.saw_way(leads_back, peers.len());
-            }
         }
     }
 
-    /// Requests under way that are next to one in age, where that is of use: in processes whose threads
-    /// are not believed.
-    fn peers(&self, request: &Entry, time_ns: u64) -> Vec<SpanId> {
-        let trust = self.processes.get(request.process);
-        if trust.is_some_and(|process| process.trust.trusts(link::Method::ThreadOrder)) {
-            return Vec::new();
-        }
-        let open = self.open_in_process(request.process, time_ns);
-        let open: Vec<&Entry> = open.filter_map(|id| self.get(id)).collect();
-        let younger = open.partition_point(|other| other.start_ns > request.start_ns);
-        let near = open.iter().skip(younger.saturating_sub(MAX_PEERS / 2));
-        let peers = near.filter(|other| other.id != request.id).take(MAX_PEERS);
-        peers.map(|other| other.id).collect()
-    }
-
-    /// Follows what the thread read before it wrote the response back, read by read, to a request, and
-    /// shows the calls on the way; `None` where that leads to nothing that is known.
-    pub fn way_back(&self, request: &Entry, mut call: impl FnMut(SpanId)) -> Option<SpanId> {
+    /// Follows what the thread read before it wrote the response back, read by read, to a request;
+    /// `None` where that leads to nothing that is known.
+    fn way_back(&self, request: &Entry) -> Option<SpanId> {
         let mut read = request.facts.after?;
         for _ in 0..MAX_READS {
             if read == request.id {
@@ -218,7 +197,6 @@ impl Window {
                 // It may have stood in line for the connection.
                 return None;
             }
-            call(read);
             read = entry.facts.connected_after.or(entry.facts.after)?;
         }
         None

@@ -14,9 +14,8 @@
 //! Python's asyncio does: it never leaves its thread, and yet what it read last is some other
 //! request's. They count while several requests are open, for one alone always leads back.
 //!
-//! Where fewer do than threads would have to be believed, those that do are still no chance: how often
-//! ways lead to a request that is next in age is how often they would lead back by chance (`way_back`).
-//! Wrong ways lead to what was read lately, and few that are answered were; so age matters.
+//! Where fewer do than threads would have to be believed, some kinds of reads and writes may still
+//! belong together (`hops`).
 //!
 //! Nesting errs towards trust (a wrong parent often encloses the call too) and,
 //! for work that outlives its request, against it; its limit is wider, and where returns prove
@@ -65,11 +64,6 @@ const BUSINESS_MEMORY_NS: u64 = 600_000_000_000;
 const GRACE: u32 = 2;
 /// Agreements after which a rung that is not trusted by default is.
 const PROVEN: u32 = 20;
-/// Ways that led back before any is believed, and after so many half of all are forgotten.
-const LEAST_WAYS: f32 = 20.0;
-const WAYS_MEMORY: f32 = 2048.0;
-/// Of the ways that lead back, 0.5 % were wrong in Go at 64 in flight.
-const SUREST_WAY: f32 = 0.98;
 /// Tallies are halved here, so that a process can change its ways.
 const MEMORY: u32 = 4096;
 
@@ -113,7 +107,6 @@ pub struct Trust {
     /// Responses that led back to their request, among several, and alone too.
     returns: Tally,
     all_returns: Tally,
-    ways: Ways,
     /// Calls whose response was handed back among several requests, and not against threads.
     handed_back: Tally,
     /// Calls that were handed off, among several requests, by whom they are handed back to.
@@ -129,12 +122,13 @@ pub struct Trust {
     business: Business,
 }
 
-/// Where responses led, in a process whose threads are not believed.
-#[derive(Clone, Copy, Debug, Default)]
-struct Ways {
-    back: f32,
-    /// To one of the requests next in age, each divided by how many of them there were.
-    elsewhere: f32,
+/// How goroutines did in a stretch.
+#[derive(Clone, Debug, Default)]
+pub struct Measured {
+    /// Of each request, whether they join it with no other.
+    pub alone: Vec<bool>,
+    /// Of calls, whether whose turn it was is whom they join the call with.
+    pub turns: Vec<bool>,
 }
 
 /// How much of its time a process serves.
@@ -182,31 +176,6 @@ impl Trust {
         }
     }
 
-    /// What was read before a response led back to its request, or to one of those next in age, of
-    /// which there were so many.
-    pub fn saw_way(&mut self, leads_back: bool, peers: usize) {
-        let Some(peers) = u16::try_from(peers).ok().filter(|peers| *peers > 0) else {
-            return;
-        };
-        if leads_back {
-            self.ways.back += 1.0;
-        } else {
-            self.ways.elsewhere += 1.0 / f32::from(peers);
-        }
-        if self.ways.back > WAYS_MEMORY {
-            self.ways.back /= 2.0;
-            self.ways.elsewhere /= 2.0;
-        }
-    }
-
-    /// How likely it is that a way which leads back is the right one; none: too few did.
-    pub fn way_back(&self) -> Option<f32> {
-        let Ways { back, elsewhere } = self.ways;
-        // One more would be wrong.
-        let wrong = (elsewhere + 1.0) / (back + 1.0);
-        (back >= LEAST_WAYS).then(|| (1.0 - wrong).clamp(0.0, SUREST_WAY))
-    }
-
     /// A call's response was handed back, while several requests were open, and no thread claims the
     /// call for another request, or one does.
     pub fn saw_hand_back(&mut self, agrees: bool) {
@@ -219,14 +188,14 @@ impl Trust {
         self.handed_off.add(agrees);
     }
 
-    /// What goroutines join with a request belongs to it alone, or to others too.
-    pub fn saw_goroutines(&mut self, alone: bool) {
-        self.goroutines.add(alone);
-    }
-
-    /// Whose turn it was in the scheduler's queue is whom goroutines give the call to, or another one.
-    pub fn saw_turn(&mut self, agrees: bool) {
-        self.turns.add_to_last(TURNS_MEMORY, agrees);
+    /// How goroutines did in a stretch.
+    pub fn saw_goroutines(&mut self, measured: &Measured) {
+        for alone in &measured.alone {
+            self.goroutines.add(*alone);
+        }
+        for agrees in &measured.turns {
+            self.turns.add_to_last(TURNS_MEMORY, *agrees);
+        }
     }
 
     /// Whose turn it is tells whom a call is for, in this process and at its load of late.
@@ -278,7 +247,7 @@ impl Trust {
                 let proven = self.handed_off.is_proven(HAND_OFF_LIMIT_PERCENT);
                 exact && nested && affinity && proven && self.hands_back()
             }
-            Method::OnlyOpen | Method::QueueOrder | Method::WayBack => exact,
+            Method::OnlyOpen | Method::QueueOrder => exact,
             _ => true,
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::scene::{Seen, Stage, client, finished, id, link, server};
 use span_linker::Config;
+use span_model::ToldBy;
 
 #[test]
 fn an_event_loop_that_interleaves_requests_keeps_them_apart() {
@@ -400,7 +401,11 @@ fn goroutines(calls: impl Fn(u64) -> Vec<Seen>, answered_after: impl Fn(u64) -> 
                 .after(answered_after(n))
                 .of_goroutine(),
         ];
-        spans.extend(calls(n).into_iter().map(Seen::of_goroutine));
+        let calls = calls(n).into_iter();
+        spans.extend(calls.map(|call| match call.facts.told_by {
+            ToldBy::Thread => call.of_goroutine(),
+            _ => call,
+        }));
         spans
     };
     requests.flat_map(of).collect()
@@ -528,19 +533,52 @@ fn wandering(home: u64) -> Vec<Seen> {
 }
 
 #[test]
-fn what_leads_from_a_response_back_to_its_request_is_believed_if_chance_would_not_lead_there() {
+fn hops_are_believed_where_ways_lead_back_more_often_than_chance_would() {
     let linked = link(&wandering(13));
     for round in 20..40 {
         let one = 100 * round;
         for i in 0..13 {
-            linked.assert_linked(one + 20 + i, one + i, "way_back");
+            linked.assert_linked(one + 20 + i, one + i, "hops");
         }
-        linked.assert_unlinked(one + 35, "no_evidence");
+        assert_eq!(linked.parent(one + 35), None);
     }
     for home in [1, 4] {
         let linked = link(&wandering(home));
         for round in 20..40 {
-            linked.assert_unlinked(100 * round + 20, "no_evidence");
+            // The first call is read twice, and before its own response first.
+            assert_eq!(linked.parent(100 * round + 21), None);
+        }
+    }
+}
+
+#[test]
+fn hops_of_one_kind_are_believed_though_those_of_another_are_wrong() {
+    // What is called first follows the request, and the response follows that. The second call is made
+    // by a thread that has read another request's response.
+    let round = |round: u64| {
+        let (at, one) = (round * 1000, 100 * round);
+        (0..16).flat_map(move |i| {
+            let other = one + 20 + (i * 7 + round) % 16;
+            [
+                server(one + i, 1, at + i..at + 800 + i)
+                    .after(one + 20 + i)
+                    .tids(5, 6),
+                client(one + 20 + i, 1, at + 20 + i..at + 300 + i)
+                    .after(one + i)
+                    .tid(7),
+                client(one + 40 + i, 1, at + 400 + i..at + 500 + i)
+                    .named("POST")
+                    .after(other)
+                    .tid(7),
+            ]
+        })
+    };
+    let linked = link(&(1..40).flat_map(round).collect::<Vec<_>>());
+    for one in (20..40).map(|round| 100 * round) {
+        for i in 0..16 {
+            linked.assert_linked(one + 20 + i, one + i, "hops");
+            let (second, request) = (linked.parent(one + 40 + i), id(one + i));
+            assert!(second.is_none_or(|parent| parent == request), "{one} {i}");
         }
     }
 }

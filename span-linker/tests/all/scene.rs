@@ -12,8 +12,8 @@ use pipeline::clock::Monotonic;
 use pipeline::otlp::encode;
 use span_linker::{Config, SpanLinker};
 use span_model::{
-    LinkFacts, Opening, ProcessKey, Resource, Span, SpanId, SpanKind, Status, TraceId, WireContext,
-    semconv,
+    LinkFacts, Opening, ProcessKey, Resource, Span, SpanId, SpanKind, Status, ToldBy, TraceId,
+    WireContext, semconv,
 };
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -100,13 +100,13 @@ impl Seen {
     }
     /// What goroutines tell: `after` in the same time slice, `serving` by who reads or starts.
     pub fn of_goroutine(mut self) -> Self {
-        self.facts.of_goroutine = true;
+        self.facts.told_by = ToldBy::Goroutine;
         self
     }
     /// `serving` is whose turn it was in the scheduler's queue.
     pub fn in_turn(mut self) -> Self {
-        self.facts.in_turn = true;
-        self.of_goroutine()
+        self.facts.told_by = ToldBy::Turn;
+        self
     }
     pub fn token(mut self, token: u64) -> Self {
         self.facts.tokens.push(token);
