@@ -25,9 +25,6 @@ const LEVELS: [Level; 4] = [
     },
 ];
 
-/// The runtime that is measured with `queue_order` too.
-const QUEUED: &str = "aiohttp";
-
 fn main() -> Result<()> {
     if let Some(why) = programs::why_not(&["cc", "redis-server"]).or_else(collector::why_not) {
         println!("skipped: linking on live traffic: {why}");
@@ -51,23 +48,10 @@ fn main() -> Result<()> {
         if !wanted.is_empty() && !is_wanted {
             continue;
         }
-        let settings: &[bool] = if runtime == QUEUED {
-            &[false, true]
-        } else {
-            &[false]
-        };
-        let rounds = settings
-            .iter()
-            .flat_map(|on| LEVELS.map(|level| (*on, level)));
-        for (queue_order, level) in rounds {
-            let measured = measure(&mut shop, &[runtime], level, queue_order)?;
+        for level in LEVELS {
+            let measured = measure(&mut shop, &[runtime], level)?;
             for score in &measured.scores {
-                let setting = if queue_order {
-                    " `queue_order: true`"
-                } else {
-                    ""
-                };
-                println!("{score}{setting}");
+                println!("{score}");
             }
             for line in measured.lost {
                 lost.push(format!("{runtime} at {}: {}", level.in_flight, line.trim()));

@@ -57,8 +57,6 @@ pub struct Options {
     pub exporter_names: Vec<&'static str>,
     /// A file for the spans as the linker gets them, when they are to be kept.
     pub raw: Option<PathBuf>,
-    /// `queue_order` is on.
-    pub queue_order: bool,
     /// `decision_wait`, when it is not to be the default.
     pub decision_wait: Option<&'static str>,
     /// `shutdown_timeout`, when it is not to be the default.
@@ -304,11 +302,10 @@ fn configuration(options: &Options, file: &str) -> String {
         let _ = writeln!(further, "  file/raw:\n    path: {}", file.display());
         raw.push_str("    traces/raw:\n      receivers: [ebpf]\n      exporters: [file/raw]\n");
     }
-    let queue_order = options.queue_order;
     let names = [&["file"][..], &options.exporter_names].concat().join(", ");
     format!(
         "receivers:\n  ebpf:\n    select: {select}\n{ring}\
-         processors:\n  span_linker:\n    decision_wait: {wait}\n    queue_order: {queue_order}\n\
+         processors:\n  span_linker:\n    decision_wait: {wait}\n\
          exporters:\n  file:\n    path: {file}\n{further}\n\
          service:\n  shutdown_timeout: {timeout}\n  telemetry:\n    metrics:\n      level: none\n  pipelines:\n    traces:\n      \
          receivers: [ebpf]\n      processors: [span_linker]\n      exporters: [{names}]\n{raw}"

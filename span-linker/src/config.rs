@@ -20,7 +20,7 @@ pub struct Config {
     pub confidence_floor: f64,
     /// What becomes of a call whose likeliest parent is below the floor.
     pub below_floor: BelowFloor,
-    /// Parents are also told by whose turn it is in event loops that read ahead: experimental.
+    /// Parents are also told by whose turn it is in event loops that read ahead.
     pub queue_order: bool,
     /// Parents are also told by timing and sequence, where nothing surer tells and it is measured
     /// that this tells requests apart.
@@ -52,7 +52,7 @@ impl Default for Config {
             max_spans: 200_000,
             confidence_floor: 0.8,
             below_floor: BelowFloor::Root,
-            queue_order: false,
+            queue_order: true,
             timing: true,
             remember: Duration::from_mins(1),
             open_limit: Duration::from_mins(10),

@@ -48,18 +48,12 @@ struct Round {
 }
 
 /// Runs a fresh collector while each of these runtimes serves the load, one after the other.
-pub fn measure(
-    shop: &mut Shop,
-    runtimes: &[&str],
-    level: Level,
-    queue_order: bool,
-) -> Result<Measured> {
+pub fn measure(shop: &mut Shop, runtimes: &[&str], level: Level) -> Result<Measured> {
     let sandbox = Sandbox::new()?;
     let raw = record::folder().map(|_| sandbox.dir().join("raw.jsonl"));
     let options = Options {
         ports: shop.ports(),
         raw: raw.clone(),
-        queue_order,
         ..Options::default()
     };
     let collector = Collector::start(&sandbox, &options)?;

@@ -50,11 +50,9 @@ impl Feed {
     }
 
     /// A linker that knows nothing.
-    pub fn new(floor: f64, wait: Duration, queue_order: bool) -> Self {
+    pub fn new(floor: f64, wait: Duration) -> Self {
         Self {
             linker: SpanLinker::new(Config {
-                timing: !queue_order,
-                queue_order,
                 max_spans: 4_000_000,
                 confidence_floor: floor,
                 decision_wait: wait,

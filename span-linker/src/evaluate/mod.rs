@@ -47,9 +47,6 @@ pub struct Options {
     /// Give away the parents of this share of calls
     #[arg(long, value_name = "SHARE", default_value = "0", value_parser = share)]
     exact: f64,
-    /// Link by queue order in place of timing
-    #[arg(long)]
-    queue_order: bool,
     /// Link by these methods too
     #[arg(long, value_enum, value_delimiter = ',')]
     baseline: Vec<Baseline>,
@@ -113,7 +110,7 @@ pub fn evaluate(options: &Options, out: &mut dyn Write) -> Result<(), Error> {
             recording.strip_ids();
         }
         let wait = Duration::from_millis(options.wait);
-        let mut feed = Feed::new(options.floor, wait, options.queue_order);
+        let mut feed = Feed::new(options.floor, wait);
         for _ in 0..options.rounds {
             for recording in &learned {
                 feed.link(recording, 0.0);

@@ -34,9 +34,6 @@ const FAILED_WEIGHT: f32 = 0.05;
 const NEAR: usize = 16;
 const LEAST_CHECKS: usize = 16;
 const MOST_FAILED_PERCENT: usize = 10;
-/// With more requests under way nothing is linked: at 256 a kind of calls was dealt out one round off
-/// all the time and stood the test, .859 of the links were right.
-const MAX_CROWD: usize = 128;
 /// Where less of all answers of a scene holds, some that do stand together by chance.
 const LEAST_HELD_PERCENT: usize = 60;
 
@@ -338,6 +335,11 @@ impl Walk {
         best.filter(|turn| turn.due >= LEAST_DUE)
     }
 
+    /// The most requests that were under way.
+    pub fn crowd(&self) -> usize {
+        self.crowd
+    }
+
     /// Parents of the calls whose requests stood the test among others that did.
     pub fn outcome(self) -> Outcome {
         let checks: Vec<bool> = self.before.iter().chain(&self.checks).copied().collect();
@@ -346,7 +348,7 @@ impl Walk {
             found: Vec::new(),
             graded: self.graded,
         };
-        if self.crowd > MAX_CROWD || held * 100 < checks.len() * LEAST_HELD_PERCENT {
+        if held * 100 < checks.len() * LEAST_HELD_PERCENT {
             return outcome;
         }
         for (live, at) in self.answered.iter().filter(|(live, _)| live.holds) {
