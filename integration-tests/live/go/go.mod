@@ -1,3 +1,3 @@
 module live
 
-go 1.24
+go 1.21
