@@ -4,8 +4,8 @@
 //! rounds counts: the machine drifts, the order of the states must not matter.
 
 use anyhow::{Context as _, Result, ensure};
-use collector::capture::{Capture, Floor, GoLayout, Hook, Options};
-use integration_tests::compile::c_program;
+use collector::capture::{Capture, Floor, GoLayout, Hook, Options, go};
+use integration_tests::compile::{c_program, go_program};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -13,12 +13,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 const ROUNDS: usize = 3;
-const WORKLOADS: [(&str, &str); 4] = [
+const WORKLOADS: [(&str, &str); 5] = [
     ("tcp_write", "40000"),
     ("tcp_read", "40000"),
     ("getppid", "500000"),
     ("futex_wake", "40000"),
+    (GO, "40000"),
 ];
+/// The workload that is a Go program.
+const GO: &str = "go_tcp_write";
+/// Which Go compiles it; any that is newer has its layout.
+const GO_MINOR: u16 = 26;
 
 /// What is attached while a workload runs.
 #[derive(Clone, Copy, PartialEq)]
@@ -31,9 +36,10 @@ enum State {
     Untraced,
     Traced,
     TracedHeads,
+    TracedGoroutines,
 }
 
-const STATES: [(State, &str); 8] = [
+const STATES: [(State, &str); 9] = [
     (State::Nothing, "nothing attached"),
     (State::EmptyRawExit, "floor: empty raw_tp/sys_exit"),
     (
@@ -54,15 +60,32 @@ const STATES: [(State, &str); 8] = [
     ),
     (State::Traced, "deeptrace, traced, 128 bytes of payload"),
     (State::TracedHeads, "deeptrace, traced, no payload"),
+    (
+        State::TracedGoroutines,
+        "deeptrace, traced, no payload, goroutines",
+    ),
 ];
 
 fn main() -> Result<()> {
     let program = c_program("workloads/cost.c")?;
+    let go = go_program("workloads/cost-go");
     let mut results = vec![vec![Vec::new(); WORKLOADS.len()]; STATES.len()];
     for _ in 0..ROUNDS {
         for ((state, name), row) in STATES.iter().zip(&mut results) {
             for ((workload, calls), cell) in WORKLOADS.iter().zip(row) {
-                match measure(*state, &program, workload, calls) {
+                let is_go = *workload == GO;
+                if *state == State::TracedGoroutines && !is_go {
+                    continue;
+                }
+                let program = match &go {
+                    Ok(go) if is_go => go,
+                    Err(error) if is_go => {
+                        eprintln!("{name}, {workload}: skipped: {error:#}");
+                        continue;
+                    }
+                    _ => &program,
+                };
+                match measure(*state, program, workload, calls) {
                     Ok(ns) => cell.push(ns),
                     Err(error) => eprintln!("{name}, {workload}: skipped: {error:#}"),
                 }
@@ -117,19 +140,22 @@ fn watch(state: State, child: &mut Child) -> Result<f64> {
             .context("the workload says no time")??
             .parse()?)
     };
-    let payload_limit = if state == State::TracedHeads {
-        0
-    } else {
-        Options::default().payload_limit
+    let payload_limit = match state {
+        State::TracedHeads | State::TracedGoroutines => 0,
+        _ => Options::default().payload_limit,
+    };
+    let layout = match state {
+        State::TracedGoroutines => go::layout(GO_MINOR),
+        _ => GoLayout::default(),
     };
     match state {
-        State::Untraced | State::Traced | State::TracedHeads => {
+        State::Untraced | State::Traced | State::TracedHeads | State::TracedGoroutines => {
             let mut capture = Capture::start(&Options {
                 payload_limit,
                 ..Options::default()
             })?;
             if state != State::Untraced {
-                capture.trace(pid, GoLayout::default())?;
+                capture.trace(pid, layout)?;
             }
             drained(&mut capture, run)
         }
@@ -172,7 +198,7 @@ fn print_table(results: &[Vec<Vec<f64>>]) {
         for (cell, base) in row.iter().zip(&base) {
             match (median(cell), base) {
                 (Some(ns), Some(base)) => print!("{:>18}", format!("{ns:.0} ({:+.0})", ns - base)),
-                _ => print!("{:>18}", "skipped"),
+                _ => print!("{:>18}", "-"),
             }
         }
         println!();

@@ -45,6 +45,25 @@ fn built(suffix: &str, source: &str) -> Result<(PathBuf, bool)> {
     Ok((program, current))
 }
 
+/// Builds the Go module in this folder (relative to this crate), and gives the program.
+pub fn go_program(folder: &str) -> Result<PathBuf> {
+    let folder = home().join(folder);
+    let name = folder.file_name().context("a module has a name")?;
+    let program = std::path::absolute(target_dir().join("go-programs").join(name))?;
+    let mut build = Command::new(
+        programs::find("go").context("go not found; `cargo xtask setup` installs it")?,
+    );
+    // Go knows by itself whether there is anything to do.
+    build
+        .current_dir(&folder)
+        .args(["build", "-o"])
+        .arg(&program);
+    let built = build.output().context("running go")?;
+    let said = String::from_utf8_lossy(&built.stderr);
+    ensure!(built.status.success(), "go build: {said}");
+    Ok(program)
+}
+
 /// Compiles `source` (relative to this crate) unless its program is newer, and gives the program.
 pub fn c_program(source: &str) -> Result<PathBuf> {
     c_program_as("", source, &["-pthread"])

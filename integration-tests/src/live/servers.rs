@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::Round;
 use super::truth::{LeafLog, Monitor, Truth};
-use crate::compile::{c_program, home, target_dir};
+use crate::compile::{c_program, go_program, home, target_dir};
 use crate::programs::find;
 use crate::sandbox::{Output, Process, Sandbox, free_ports, uninterrupted};
 
@@ -291,15 +291,7 @@ fn nginx(site: &Site<'_>) -> Result<Command> {
 }
 
 fn go(site: &Site<'_>) -> Result<Command> {
-    let server = std::path::absolute(target_dir().join("live-go"))?;
-    let mut build = program("go")?;
-    // Go knows by itself whether there is anything to do.
-    build.current_dir(home().join("live/go"));
-    build.args(["build", "-o"]).arg(&server).arg(".");
-    let built = build.output().context("running go")?;
-    let said = String::from_utf8_lossy(&built.stderr);
-    ensure!(built.status.success(), "go build: {said}");
-    Ok(site.tell_ports(Command::new(server)))
+    Ok(site.tell_ports(Command::new(go_program("live/go")?)))
 }
 
 /// Built by cargo beside the program that runs.
