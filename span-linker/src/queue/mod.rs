@@ -38,7 +38,7 @@ const LEAST_JUDGED: usize = 20;
 
 /// With more requests under way nothing is believed: some stand in line for a pooled connection, others
 /// overtake them, and the test by responses has been fooled by that (aiohttp at 120: 14 % of the links of
-/// one run in twelve).
+/// one run in ten).
 const MAX_CROWD: usize = 80;
 /// Nor for so long after, and nothing is learned then: 10 s.
 const CROWD_MEMORY_NS: u64 = 10_000_000_000;
