@@ -6,8 +6,8 @@ use crate::task::Arguments;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use ebpf_common::{
-    Capture, ConnectionId, Counter, Goroutine, MAX_PAYLOAD, Offsets, SYSCALL_TABLE, Settings, SocketRecord,
-    Target,
+    Capture, ConnectionId, Counter, Goroutine, MAX_PAYLOAD, Offsets, SYSCALL_TABLE, Settings,
+    SocketRecord, Target,
 };
 
 /// Records. Kernel writes, user space reads. The loader sets the size.
