@@ -32,6 +32,7 @@ mod otlp;
 pub mod processor;
 mod queue;
 mod sequence;
+mod sets;
 mod stats;
 pub mod window;
 

@@ -17,6 +17,7 @@ use super::Decoder;
 use super::around::Around;
 use super::stretch::Bounds;
 use crate::evidence::Claim;
+use crate::sets::Sets;
 use crate::window::entry::{Entry, Side};
 use crate::window::link::Parent;
 use crate::window::{FastMap, Measured, Trust, Window};
@@ -64,11 +65,11 @@ fn measure(
 ) -> Measured {
     let mut measured = Measured::default();
     for request in around.begun().filter(|request| is_of_goroutine(request)) {
-        let joined = requests.get(&groups.root(request.id));
+        let joined = requests.get(&groups.sets.top(request.id));
         measured.alone.push(joined == Some(&Some(request.id)));
     }
     for call in window.calls_begun_in(bounds.key, bounds.from, bounds.until) {
-        let joined = requests.get(&groups.root(call.id)).copied().flatten();
+        let joined = requests.get(&groups.sets.top(call.id)).copied().flatten();
         let turn = call.facts.serving.filter(|_| is_in_turn(call));
         let agrees = joined.zip(turn).map(|(joined, turn)| joined == turn);
         measured.turns.extend(agrees);
@@ -89,10 +90,10 @@ fn is_in_turn(span: &Entry) -> bool {
     span.facts.told_by == ToldBy::Turn
 }
 
-/// Spans that belong to one request, as far as goroutines tell: disjoint sets.
+/// Spans that belong to one request, as far as goroutines tell.
 #[derive(Debug, Default)]
 struct Groups {
-    above: FastMap<SpanId, SpanId>,
+    sets: Sets,
     sides: FastMap<SpanId, Side>,
 }
 
@@ -107,35 +108,16 @@ impl Groups {
         for same in [read_in_slice(window, span), serving].into_iter().flatten() {
             if same.process == span.process {
                 self.sides.insert(same.id, same.side);
-                self.join(span.id, same.id);
+                self.sets.join(span.id, same.id);
             }
         }
-    }
-
-    fn join(&mut self, one: SpanId, other: SpanId) {
-        let (one, other) = (self.root(one), self.root(other));
-        if one != other {
-            self.above.insert(one, other);
-        }
-    }
-
-    /// The span that stands for the group; halves the way to it.
-    fn root(&mut self, span: SpanId) -> SpanId {
-        let mut span = span;
-        while let Some(above) = self.above.get(&span).copied() {
-            if let Some(top) = self.above.get(&above).copied() {
-                self.above.insert(span, top);
-            }
-            span = above;
-        }
-        span
     }
 
     /// The one request of each group; none if it has several.
     fn requests(&mut self) -> FastMap<SpanId, Option<SpanId>> {
         let mut requests = FastMap::default();
         for id in self.of(Side::Ingress) {
-            let root = self.root(id);
+            let root = self.sets.top(id);
             requests
                 .entry(root)
                 .and_modify(|only| *only = None)
@@ -157,14 +139,14 @@ impl Groups {
         for call in calls.iter().filter_map(|id| window.get(*id)) {
             if let Some(request) = call.facts.serving.filter(|_| turns && is_in_turn(call)) {
                 in_turn
-                    .entry(self.root(call.id))
+                    .entry(self.sets.top(call.id))
                     .and_modify(|only| *only = only.filter(|only| *only == request))
                     .or_insert(Some(request));
             }
         }
         let mut claims = FastMap::default();
         for id in calls {
-            let root = self.root(id);
+            let root = self.sets.top(id);
             let (request, confidence) = match requests.get(&root) {
                 Some(joined) => (*joined, JOINED),
                 None => (in_turn.get(&root).copied().flatten(), IN_TURN),

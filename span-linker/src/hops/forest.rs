@@ -1,5 +1,6 @@
 //! Spans that belong to one request, joined by what is surest first.
 
+use crate::sets::Sets;
 use span_model::SpanId;
 use std::collections::HashMap;
 
@@ -8,8 +9,7 @@ type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 /// Requests as roots, calls as what grows on them. Each tree has one root at most.
 #[derive(Debug, Default)]
 pub struct Forest {
-    /// Towards the span that stands for the tree.
-    above: Map<SpanId, SpanId>,
+    trees: Sets,
     /// The root of the tree that a span stands for.
     roots: Map<SpanId, SpanId>,
     branches: Map<SpanId, Vec<(SpanId, f32)>>,
@@ -28,30 +28,18 @@ impl Forest {
             other.2.total_cmp(&one.2).then(by_ids)
         });
         for (one, other, sure) in pairs {
-            let (top, under) = (self.top(one), self.top(other));
+            let (top, under) = (self.trees.top(one), self.trees.top(other));
             let root = self.roots.get(&under).copied();
             if top == under || (root.is_some() && self.roots.contains_key(&top)) {
                 continue;
             }
-            self.above.insert(under, top);
+            self.trees.join(one, other);
             if let Some(root) = root {
                 self.roots.insert(top, root);
             }
             self.branches.entry(one).or_default().push((other, sure));
             self.branches.entry(other).or_default().push((one, sure));
         }
-    }
-
-    /// The span that stands for the tree; halves the way to it.
-    fn top(&mut self, span: SpanId) -> SpanId {
-        let mut span = span;
-        while let Some(above) = self.above.get(&span).copied() {
-            if let Some(top) = self.above.get(&above).copied() {
-                self.above.insert(span, top);
-            }
-            span = above;
-        }
-        span
     }
 
     /// Of every span that grows on a request: which one, and how sure all between them is.
