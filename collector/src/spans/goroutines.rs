@@ -8,8 +8,8 @@ use crate::capture::Goroutine;
 use span_model::SpanId;
 use std::collections::HashMap;
 
-/// Goroutines, and processors of schedulers, remembered; beyond it all are forgotten, which costs links
-/// and not truth.
+/// Goroutines, and processors of schedulers, remembered; beyond it those are forgotten that work for no
+/// open request, or all, which costs links and not truth.
 const MAX_ENTRIES: usize = 65_536;
 
 /// What a goroutine works for.
@@ -37,14 +37,23 @@ struct Slice {
 pub(super) struct Goroutines {
     /// By process and number.
     work: HashMap<(u32, u64), Work>,
+    /// The greatest number that was forgotten, by process: whoever is below it may be old, so what its
+    /// parent serves now says nothing.
+    forgotten: HashMap<u32, u64>,
     /// The last one of each processor, by process and processor.
     slices: HashMap<(u32, u32), Slice>,
 }
 
 impl Goroutines {
     /// The goroutine has read a request.
-    pub(super) fn reads(&mut self, tgid: u32, number: u64, request: SpanId) {
-        insert(&mut self.work, (tgid, number), Work::Own(request));
+    pub(super) fn reads(
+        &mut self,
+        tgid: u32,
+        number: u64,
+        request: SpanId,
+        is_open: impl Fn(&SpanId) -> bool,
+    ) {
+        self.set_work((tgid, number), Work::Own(request), is_open);
     }
 
     /// The request that a goroutine works for, if it is still open: by what it has read, or by who
@@ -81,18 +90,42 @@ impl Goroutines {
     ) -> Option<SpanId> {
         let known = self.work.get(&(tgid, number)).copied();
         let work = known.unwrap_or_else(|| {
+            let is_old = self.forgotten.get(&tgid).is_some_and(|old| number <= *old);
             // Of its parent's own work only: what that inherited may be long over when it starts
             // others, as those that keep a pooled connection.
             let work = match self.work.get(&(tgid, parent)) {
-                Some(Work::Own(request)) if is_open(request) => Work::Parents(*request),
+                Some(Work::Own(request)) if is_open(request) && !is_old => Work::Parents(*request),
                 _ => Work::Nothing,
             };
-            insert(&mut self.work, (tgid, number), work);
+            self.set_work((tgid, number), work, &is_open);
             work
         });
         match work {
             Work::Own(request) | Work::Parents(request) => Some(request).filter(is_open),
             Work::Nothing => None,
+        }
+    }
+
+    fn set_work(&mut self, key: (u32, u64), work: Work, is_open: impl Fn(&SpanId) -> bool) {
+        if self.work.len() >= MAX_ENTRIES && !self.work.contains_key(&key) {
+            self.forget(is_open);
+        }
+        self.work.insert(key, work);
+    }
+
+    /// Forgets those that work for nothing open, so that half of the room is free, or all.
+    fn forget(&mut self, is_open: impl Fn(&SpanId) -> bool) {
+        self.forgotten.clear();
+        for (tgid, number) in self.work.keys() {
+            let greatest = self.forgotten.entry(*tgid).or_default();
+            *greatest = (*greatest).max(*number);
+        }
+        self.work.retain(|_, work| match work {
+            Work::Own(request) | Work::Parents(request) => is_open(request),
+            Work::Nothing => false,
+        });
+        if self.work.len() > MAX_ENTRIES / 2 {
+            self.work.clear();
         }
     }
 
@@ -124,20 +157,16 @@ impl Goroutines {
             queue_head: goroutine.queue_head,
             first: in_turn.then_some(first),
         };
-        insert(&mut self.slices, key, slice);
+        if self.slices.len() >= MAX_ENTRIES && !self.slices.contains_key(&key) {
+            self.slices.clear();
+        }
+        self.slices.insert(key, slice);
     }
 }
 
 /// Number of the scheduler's processor.
 fn processor(goroutine: Goroutine) -> u32 {
     (goroutine.time_slice >> 32) as u32
-}
-
-fn insert<K: Eq + std::hash::Hash, V>(map: &mut HashMap<K, V>, key: K, value: V) {
-    if map.len() >= MAX_ENTRIES && !map.contains_key(&key) {
-        map.clear();
-    }
-    map.insert(key, value);
 }
 
 #[cfg(test)]
@@ -168,7 +197,7 @@ mod tests {
         let request = SpanId::from_hash(1);
         let mut goroutines = Goroutines::default();
         let all = |_: &SpanId| true;
-        goroutines.reads(7, 10, request);
+        goroutines.reads(7, 10, request, all);
         assert_eq!(goroutines.serving(7, goroutine(10, 1), all), Some(request));
         assert_eq!(goroutines.serving(7, goroutine(11, 10), all), Some(request));
         // It may be there for many requests, as one that keeps a connection.
@@ -176,7 +205,7 @@ mod tests {
         assert_eq!(goroutines.serving(8, goroutine(10, 1), all), None);
         let next = SpanId::from_hash(2);
         let is_open = |span: &SpanId| *span == next;
-        goroutines.reads(7, 10, next);
+        goroutines.reads(7, 10, next, is_open);
         assert_eq!(goroutines.serving(7, goroutine(11, 10), is_open), None);
         assert_eq!(
             goroutines.serving(7, goroutine(13, 10), is_open),
@@ -189,7 +218,7 @@ mod tests {
         let request = SpanId::from_hash(1);
         let mut goroutines = Goroutines::default();
         let all = |_: &SpanId| true;
-        goroutines.reads(7, 10, request);
+        goroutines.reads(7, 10, request, all);
         let child = (11, 10);
         for (tick, queue_head, dequeued, expected) in [
             // Nothing was seen before.
@@ -209,5 +238,29 @@ mod tests {
             let serving = goroutines.serving_in_turn(7, seen, all);
             assert_eq!(serving, expected, "{tick} {queue_head}");
         }
+    }
+
+    #[test]
+    fn when_many_are_forgotten_old_ones_are_given_nothing() {
+        let request = SpanId::from_hash(1);
+        let mut goroutines = Goroutines::default();
+        let is_open = |span: &SpanId| *span == request;
+        goroutines.reads(7, 10, request, is_open);
+        // One that serves many, and is forgotten among others.
+        goroutines.serving(7, goroutine(11, 9), is_open);
+        for number in 100..100 + MAX_ENTRIES as u64 {
+            goroutines.serving(7, goroutine(number, 1), is_open);
+        }
+        assert!(goroutines.work.len() < MAX_ENTRIES / 2);
+        assert_eq!(
+            goroutines.serving(7, goroutine(10, 1), is_open),
+            Some(request)
+        );
+        assert_eq!(goroutines.serving(7, goroutine(11, 10), is_open), None);
+        let new = 200 + MAX_ENTRIES as u64;
+        assert_eq!(
+            goroutines.serving(7, goroutine(new, 10), is_open),
+            Some(request)
+        );
     }
 }

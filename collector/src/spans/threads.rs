@@ -71,7 +71,11 @@ impl Threads {
         };
         match event.goroutine {
             None => thread.serving = Some(server),
-            Some(goroutine) => self.goroutines.reads(event.tgid, goroutine.number, server),
+            Some(goroutine) => {
+                let is_open = |request: &SpanId| self.open.contains(request);
+                self.goroutines
+                    .reads(event.tgid, goroutine.number, server, is_open);
+            }
         }
     }
 
