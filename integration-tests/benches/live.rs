@@ -1,8 +1,9 @@
 //! Linking on live traffic, every runtime at every level: the table of `docs/linking-live.md`.
 //!
-//! Arguments that are no option choose runtimes whose names contain them.
+//! Arguments that are no option choose runtimes whose names contain them; `--times=N` makes N times as
+//! many requests, which tells what the beginning costs, before anything is learned.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use integration_tests::live::{Level, Shop, measure};
 use integration_tests::{collector, programs};
 
@@ -34,6 +35,8 @@ fn main() -> Result<()> {
         .skip(1)
         .filter(|word| !word.starts_with('-'))
         .collect();
+    let times = std::env::args().find_map(|word| word.strip_prefix("--times=").map(str::parse));
+    let times: u64 = times.transpose().context("--times=N")?.unwrap_or(1);
     let mut shop = Shop::start()?;
     for why in &shop.missing {
         println!("skipped: {why}");
@@ -49,6 +52,10 @@ fn main() -> Result<()> {
             continue;
         }
         for level in LEVELS {
+            let level = Level {
+                requests: level.requests * times,
+                ..level
+            };
             let measured = measure(&mut shop, &[runtime], level)?;
             for score in &measured.scores {
                 println!("{score}");
