@@ -35,9 +35,6 @@ impl Decoder {
         window: &mut Window,
         bounds: &Bounds,
     ) -> FastMap<SpanId, Claim> {
-        if !has_goroutines(window, bounds) {
-            return FastMap::default();
-        }
         let mut groups = Groups::default();
         let around = Around::new(window, bounds, self.look_ns);
         for span in around.calls.iter().chain(&around.requests) {
@@ -77,12 +74,7 @@ fn measure(
     measured
 }
 
-fn has_goroutines(window: &Window, bounds: &Bounds) -> bool {
-    let mut calls = window.calls_begun_in(bounds.key, bounds.from, bounds.until);
-    calls.any(is_of_goroutine)
-}
-
-fn is_of_goroutine(span: &Entry) -> bool {
+pub(super) fn is_of_goroutine(span: &Entry) -> bool {
     span.facts.told_by != ToldBy::Thread
 }
 

@@ -8,6 +8,7 @@
 //! Spans beyond the horizon are left out of account, known or not: that keeps the decision
 //! the same whenever it is made.
 
+use super::goroutines::is_of_goroutine;
 use super::queue::only_thread;
 use super::{Decoder, ladder};
 use crate::sequence::{Call, Choice, Process, Request, Scene, State};
@@ -51,15 +52,18 @@ impl Decoder {
         // Too many calls: the stretch ends before the first that has no place.
         let until = calls
             .get(MAX_CALLS)
-            .map_or(end, |(_, start)| (*start).max(from + 1));
+            .map_or(end, |call| call.start_ns.max(from + 1));
         let bounds = Bounds { key, from, until };
-        let by_goroutine = self.goroutines(window, &bounds);
+        let by_goroutine = if calls.iter().any(|call| call.of_goroutine) {
+            self.goroutines(window, &bounds)
+        } else {
+            FastMap::default()
+        };
         let (mut left, mut count) = (Vec::new(), 0);
-        for (id, _) in calls.into_iter().filter(|(_, start)| *start < until) {
+        for Begun { id, .. } in calls.into_iter().filter(|call| call.start_ns < until) {
             count += 1;
-            if let Some(reason) =
-                ladder::climb(window, id, self.floor, by_goroutine.get(&id).copied())
-            {
+            let by_goroutine = by_goroutine.get(&id).copied();
+            if let Some(reason) = ladder::climb(window, id, self.floor, by_goroutine) {
                 left.push((id, reason));
             }
         }
@@ -175,12 +179,21 @@ pub(super) fn horizon(window: &Window, key: ProcessKey, until: u64, look_ns: u64
     last.map_or(until, |end| end.saturating_add(1).max(until))
 }
 
-fn calls_of(window: &Window, key: ProcessKey, from: u64, until: u64) -> Vec<(SpanId, u64)> {
+/// A call that began in a stretch.
+struct Begun {
+    id: SpanId,
+    start_ns: u64,
+    of_goroutine: bool,
+}
+
+fn calls_of(window: &Window, key: ProcessKey, from: u64, until: u64) -> Vec<Begun> {
     let calls = window.calls_begun_in(key, from, until);
-    calls
-        .take(MAX_CALLS + 1)
-        .map(|call| (call.id, call.start_ns))
-        .collect()
+    let begun = |call: &Entry| Begun {
+        id: call.id,
+        start_ns: call.start_ns,
+        of_goroutine: is_of_goroutine(call),
+    };
+    calls.take(MAX_CALLS + 1).map(begun).collect()
 }
 
 fn scene(window: &Window, process: &mut Process, bounds: &Bounds, horizon: u64) -> Scene {
