@@ -29,6 +29,9 @@
 //! handed back to. A pool whose workers find their next task waiting fails the second alone: there
 //! the last to have woken a worker is not who made its task.
 //!
+//! Goroutines are believed while what they join holds one request at a time, whose turn it was only
+//! once it is proven by what they join, and by the last calls, for it depends on the load.
+//!
 //! "Only one request was open" is not trusted until proven, by exact links or by
 //! idleness: a process that is idle half of the time, and makes calls only while
 //! it serves, makes them for what it serves. Background work would show in the
