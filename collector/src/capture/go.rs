@@ -2,9 +2,9 @@
 
 use ebpf_common::GoLayout;
 
-/// The layout of Go 1.`minor`, as its DWARF (`runtime.g`, `runtime.m`, `runtime.p`) has it on 64-bit machines; all 0 where
-/// that is not known. Newer ones are taken for like the newest: what the kernel side finds there must fit
-/// together, or it tells nothing.
+/// The layout of Go 1.`minor`, as its DWARF (`runtime.g`, `runtime.m`, `runtime.p`) has it on 64-bit
+/// machines; all 0 where that is not known. Newer ones are taken for like the newest: what the kernel
+/// side finds there must fit together, or it tells nothing.
 pub fn layout(minor: u16) -> GoLayout {
     let (m_curg, m_p, g_goid, g_parent, p_runqhead) = match minor {
         0..21 => (0, 0, 0, 0, 0),

@@ -34,11 +34,9 @@ impl<'a> Around<'a> {
         }
     }
 
-    /// The requests that began in the stretch and have ended.
-    pub(super) fn begun(&self) -> impl Iterator<Item = &'a Entry> {
-        self.requests.iter().copied().filter(|request| {
-            let begun = (self.from..self.until).contains(&request.start_ns);
-            begun && request.end_ns.is_some_and(|end_ns| end_ns < self.end)
-        })
+    /// The request began in the stretch and has ended.
+    pub(super) fn is_begun(&self, request: &Entry) -> bool {
+        let begun = (self.from..self.until).contains(&request.start_ns);
+        begun && request.end_ns.is_some_and(|end_ns| end_ns < self.end)
     }
 }

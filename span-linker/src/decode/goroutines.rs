@@ -61,7 +61,9 @@ fn measure(
     requests: &FastMap<SpanId, Option<SpanId>>,
 ) -> Measured {
     let mut measured = Measured::default();
-    for request in around.begun().filter(|request| is_of_goroutine(request)) {
+    let begun = around.requests.iter();
+    let begun = begun.filter(|request| around.is_begun(request) && is_of_goroutine(request));
+    for request in begun {
         let joined = requests.get(&groups.sets.top(request.id));
         measured.alone.push(joined == Some(&Some(request.id)));
     }

@@ -33,50 +33,30 @@ impl Decoder {
         }
         let hops = self.all_hops.process(bounds.key);
         let grown = grown(window, &Around::new(window, bounds, self.look_ns), hops);
-        let mut rest = Vec::new();
-        for (id, reason) in left {
-            let call = window.get(id);
-            let found = grown.get(&id).filter(|(request, _)| {
-                let open = call.zip(window.get(*request));
-                open.is_some_and(|(call, request)| request.is_open_at(call.start_ns))
-            });
-            let Some((request, sure)) = found else {
-                rest.push((id, reason));
-                continue;
-            };
-            if *sure < self.floor {
-                rest.push((id, Reason::BelowFloor));
-                continue;
-            }
-            let link = Link::To {
-                parent: Parent::Span(*request),
-                method: Method::Hops,
-                confidence: sure.min(SUREST),
-            };
-            window.set_link(id, link);
-        }
-        rest
+        self.give(window, Method::Hops, left, |window, id| {
+            let (request, sure) = grown.get(&id)?;
+            let call = window.get(id)?;
+            let open = window.get(*request)?.is_open_at(call.start_ns);
+            open.then_some((*request, sure.min(SUREST)))
+        })
     }
 }
 
 /// Learns from the ways around a stretch, and tells which spans grow on which requests.
 fn grown(window: &Window, around: &Around<'_>, hops: &mut Hops) -> FastMap<SpanId, (SpanId, f32)> {
     let found = find(window, around);
-    let ways: Vec<(Vec<SpanId>, Way)> = around
-        .requests
-        .iter()
-        .filter_map(|request| way(window, &found, request))
-        .collect();
-    let fresh = around
-        .begun()
-        .filter_map(|request| way(window, &found, request));
-    let mut fresh: Vec<Way> = fresh.map(|(_, way)| way).collect();
-    fresh.extend(
-        around
-            .calls
-            .iter()
-            .filter_map(|call| known(window, &found, call)),
-    );
+    let (mut ways, mut fresh) = (Vec::new(), Vec::new());
+    for request in &around.requests {
+        let Some((writes, way)) = way(window, &found, request) else {
+            continue;
+        };
+        if around.is_begun(request) {
+            fresh.push(way.clone());
+        }
+        ways.push((writes, way));
+    }
+    let calls = around.calls.iter();
+    fresh.extend(calls.filter_map(|call| known(window, &found, call)));
     hops.learn(&fresh);
     let mut sure: FastMap<SpanId, f32> = found
         .iter()

@@ -7,7 +7,7 @@ use super::Decoder;
 use super::stretch::{Bounds, horizon};
 use crate::queue::{Made, Scene, Served};
 use crate::window::entry::{Entry, Side};
-use crate::window::link::{Link, Method, Parent, Reason};
+use crate::window::link::{Method, Reason};
 use crate::window::{FastMap, Window};
 use span_model::SpanId;
 
@@ -74,24 +74,10 @@ impl Decoder {
             .into_iter()
             .map(|found| (found.call, found))
             .collect();
-        let mut rest = Vec::new();
-        for (id, reason) in left {
-            let Some(found) = found.get(&id) else {
-                rest.push((id, reason));
-                continue;
-            };
-            if found.confidence < self.floor {
-                rest.push((id, Reason::BelowFloor));
-                continue;
-            }
-            let link = Link::To {
-                parent: Parent::Span(found.request),
-                method: Method::QueueOrder,
-                confidence: found.confidence,
-            };
-            window.set_link(id, link);
-        }
-        rest
+        self.give(window, Method::QueueOrder, left, |_, id| {
+            let found = found.get(&id)?;
+            Some((found.request, found.confidence))
+        })
     }
 }
 

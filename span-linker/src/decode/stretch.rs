@@ -123,6 +123,34 @@ impl Decoder {
         Some((scene, choices))
     }
 
+    /// Links those of the calls that a parent is found for, sure enough, and gives back the rest.
+    pub(super) fn give(
+        &self,
+        window: &mut Window,
+        method: Method,
+        left: Vec<(SpanId, Reason)>,
+        found: impl Fn(&Window, SpanId) -> Option<(SpanId, f32)>,
+    ) -> Vec<(SpanId, Reason)> {
+        let mut rest = Vec::new();
+        for (id, reason) in left {
+            match found(window, id) {
+                None => rest.push((id, reason)),
+                Some((_, confidence)) if confidence < self.floor => {
+                    rest.push((id, Reason::BelowFloor));
+                }
+                Some((request, confidence)) => {
+                    let link = Link::To {
+                        parent: Parent::Span(request),
+                        method,
+                        confidence,
+                    };
+                    window.set_link(id, link);
+                }
+            }
+        }
+        rest
+    }
+
     fn link(&self, scene: &Scene, choice: Choice, reason: Reason) -> Link {
         let Choice {
             parent, confidence, ..
