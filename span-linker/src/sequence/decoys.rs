@@ -65,6 +65,14 @@ impl Share {
         self.by_chance /= 2.0;
     }
 
+    /// The same quotient, of no more links to decoys by chance than what is assumed weighs.
+    fn weigh_little(&mut self) {
+        if self.by_chance > ASSUMED_WEIGHT {
+            self.got *= ASSUMED_WEIGHT / self.by_chance;
+            self.by_chance = ASSUMED_WEIGHT;
+        }
+    }
+
     /// The quotient, leaning on another.
     fn of_chance(self, assumed: f32) -> f32 {
         (self.got + ASSUMED_WEIGHT * assumed) / (self.by_chance + ASSUMED_WEIGHT)
@@ -82,6 +90,12 @@ impl Doubts {
     /// How sure a choice may be.
     pub fn most(&self) -> f32 {
         1.0 - WEIGHT * self.all.of_chance(ASSUMED)
+    }
+
+    /// What was seen says less of what comes: it is only where the next links are weighed from.
+    pub fn weigh_little(&mut self) {
+        self.all.weigh_little();
+        self.by_kind.values_mut().for_each(Share::weigh_little);
     }
 
     /// Begins anew.

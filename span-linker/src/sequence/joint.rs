@@ -25,7 +25,7 @@ const TEMPER: f32 = 0.65;
 const SUSPICIOUS: f32 = 9.0;
 
 /// What there is to decide about a stretch of a process's time.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Scene {
     /// Requests under way in the stretch, by start.
     pub requests: Vec<Request>,

@@ -7,13 +7,14 @@
 //! Owns what each process has taught: how its requests go on (`model`), where the requests
 //! stand that are under way, and up to when its calls are decided. Time is cut into
 //! stretches by the start of calls; a stretch is decided with a look at what comes after it,
-//! and stands. How far that may be believed is measured all the time (`decoys`); a process in
-//! which it may not is left alone for a while. Knows nothing of the window: scenes come in,
+//! and stands. How far that may be believed is measured all the time (`decoys`, `held_out`); a
+//! process in which it may not is left alone for a while. Knows nothing of the window: scenes come in,
 //! choices go out.
 
 mod crowd;
 mod decoys;
 mod gap;
+mod held_out;
 mod joint;
 mod model;
 mod pair;
@@ -26,6 +27,7 @@ pub use state::{Call, Request, State};
 
 use crate::learned::{Learned, Learns};
 use decoys::{Doubts, Share};
+use held_out::HeldOut;
 use joint::Deal;
 use model::Model;
 use rest::Rest;
@@ -67,6 +69,7 @@ pub struct Process {
     /// Calls were left to it, at least once.
     pub(crate) needed: bool,
     doubts: Doubts,
+    held_out: HeldOut,
     /// Calls that began before were looked at for them, or passed over.
     looked_until_ns: u64,
     /// Calls whose parent was beyond doubt, as far as that matters.
@@ -114,6 +117,9 @@ impl Process {
     pub fn decide(&mut self, scene: &Scene, until_ns: u64) -> Vec<Choice> {
         let mut deal = joint::choose(scene, &mut self.model, false);
         let work = scene.work();
+        if self.rest.is_another_crowd() {
+            self.doubts.weigh_little();
+        }
         let looks = self.looks();
         let young = self.is_young();
         if looks && !young {
@@ -127,6 +133,9 @@ impl Process {
         self.beyond_doubt = (self.beyond_doubt + lessons.beyond_doubt).min(LEAST_BEYOND_DOUBT);
         if looks && young {
             self.look(scene, until_ns..u64::MAX);
+        }
+        if looks && self.is_taught() {
+            self.held_out.look(scene, &self.model, until_ns);
         }
         self.under_way = lessons.under_way;
         if self.decided_until_ns > 0 && until_ns > self.decided_until_ns {
@@ -164,7 +173,8 @@ impl Process {
         if self.beyond_doubt < LEAST_BEYOND_DOUBT {
             return UNFOUNDED;
         }
-        self.doubts.most_of_kind(kind)
+        let doubts = self.doubts.most_of_kind(kind);
+        doubts.min(self.held_out.most_of_kind(kind))
     }
 
     /// Looks at calls that the model has not learned from, and at none twice.

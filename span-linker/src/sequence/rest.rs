@@ -6,6 +6,8 @@ const WASTE: u64 = 500_000;
 /// How long it rests first, and at most; twice as long each time.
 const FIRST_NS: u64 = 2_000_000_000;
 const LONGEST_NS: u64 = 600_000_000_000;
+/// Of fewer requests under way any two are about as hard to tell apart as any others.
+const CROWD: usize = 16;
 
 /// Tries and rests of one process.
 #[derive(Debug, Default)]
@@ -33,6 +35,11 @@ impl Rest {
     /// There are far more requests under way than ever when it was believed.
     pub fn is_crowded(&self) -> bool {
         self.crowd * 2 > self.known_crowd * 3
+    }
+
+    /// So many more that what was true of few says little.
+    pub fn is_another_crowd(&self) -> bool {
+        self.crowd >= CROWD && self.is_crowded()
     }
 
     /// A stretch was tried with so much work, and timing may be believed or not. True if it rests

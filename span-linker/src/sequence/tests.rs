@@ -1,5 +1,6 @@
 //! What a process that calls `A`, then `B`, teaches, and what is chosen by it.
 
+use super::held_out::HeldOut;
 use super::joint::Deal;
 use super::model::{MAX_HISTOGRAMS, Model};
 use super::pair::{Dealer, Pair};
@@ -246,4 +247,40 @@ fn looking_for_decoys_changes_nothing_that_was_learned() {
     let choose =
         |process: &Process| joint::choose(&crossing(), &mut process.model.clone(), false).choices;
     assert_eq!(choose(&one), choose(&other));
+}
+
+/// Two requests that cross, whose calls of `A` were made by these, and a third one of whose call
+/// nothing is known.
+fn partly_known(round: u64, known: [u32; 2]) -> Scene {
+    let (id, start) = (10 * round, 3000 + 100 * round);
+    let requests = [
+        request(id, start, start + 12),
+        request(id + 1, start + 5, start + 17),
+        request(id + 2, start + 50, start + 62),
+    ];
+    let calls = [
+        call(id, A, start + 2),
+        call(id + 1, A, start + 7),
+        call(id + 2, A, start + 52),
+    ];
+    let mut scene = scene(&requests, &calls);
+    let [first, second] = known.map(Some);
+    scene.pinned = vec![first, second, None];
+    scene
+}
+
+#[test]
+fn calls_whose_parents_are_known_tell_how_far_timing_may_be_believed_about_their_like() {
+    let process = taught();
+    let most = |known: [u32; 2]| {
+        let mut held_out = HeldOut::default();
+        for round in 0..40 {
+            held_out.look(&partly_known(round, known), &process.model, u64::MAX);
+        }
+        [A, B].map(|kind| held_out.most_of_kind(kind))
+    };
+    assert_eq!(most([0, 1]), [1.0, 1.0]);
+    let [wrong, unknown] = most([1, 0]);
+    assert!(wrong < 0.7, "{wrong}");
+    assert!(unknown >= 1.0, "{unknown}");
 }
