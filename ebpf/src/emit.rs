@@ -49,7 +49,7 @@ pub fn begin(record: &mut SocketRecord, call: u8, tgid: u32, tid: u32, fd: i32) 
     record.captured_len = 0;
     record.result = 0;
     record.waker_tid = 0;
-    record.reserved2 = 0;
+    record.polls = 0;
     record.woken_ns = 0;
     record.goroutine = Goroutine::NONE;
 }

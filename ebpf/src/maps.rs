@@ -37,7 +37,7 @@ pub static UNIX_POSITIONS: LruHashMap<[u64; 2], [u64; 2]> = LruHashMap::with_max
 #[map]
 pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::ALL.len() as u32, 0);
 
-/// The wake-ups of each thread, at its id modulo the number of entries. An array, so that
+/// The waits of each thread, at its id modulo the number of entries. An array, so that
 /// `waking`, which runs under a lock of the scheduler, takes no other lock. Kernel only.
 #[map]
 pub static WAKES: Array<Wakes> = Array::with_max_entries(WAKE_ENTRIES, 0);
@@ -146,7 +146,7 @@ pub struct Messages {
     pub remote_addr: [u32; 4],
 }
 
-/// How one thread was woken, and whom it woke.
+/// How one thread waited and was woken, and whom it woke.
 #[repr(C)]
 pub struct Wakes {
     /// The last wake-up of the thread, whatever it waits for.
@@ -155,6 +155,31 @@ pub struct Wakes {
     pub confirmed: Wake,
     /// Threads of its process that it woke since its last message.
     pub made: u64,
+    /// How often it waited for descriptors.
+    pub polls: Polls,
+}
+
+/// A thread and how often it waited for descriptors.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Polls {
+    thread: u32,
+    count: u32,
+}
+
+impl Polls {
+    /// How often this thread did, modulo 2^32; 0: never, or another one has the entry.
+    #[inline(always)]
+    pub fn of(self, thread: u32) -> u32 {
+        if self.thread == thread { self.count } else { 0 }
+    }
+
+    /// The same, once more.
+    #[inline(always)]
+    pub fn add(&mut self, thread: u32) {
+        self.count = self.of(thread).wrapping_add(1);
+        self.thread = thread;
+    }
 }
 
 /// Who woke whom. In one word, so that it is never made of two wake-ups at once.

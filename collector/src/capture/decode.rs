@@ -88,6 +88,8 @@ pub struct SocketEvent<'a> {
     pub result: i32,
     /// Who ended the thread's last wait for another thread, if it was one and is sure.
     pub woken: Option<Woken>,
+    /// How often the thread had waited for descriptors before, modulo 2^32; 0 = never.
+    pub polls: u32,
     /// The goroutine that made the call, if it is known.
     pub goroutine: Option<Goroutine>,
     /// The first bytes of the message; shorter than `total_len` when marked so.
@@ -198,6 +200,7 @@ fn decode_socket(bytes: &[u8]) -> Result<SocketEvent<'_>, Undecodable> {
             time_ns: record.woken_ns,
             first: record.flags & Flags::WOKEN_LATER == 0,
         }),
+        polls: record.polls,
         goroutine: (record.goroutine != Goroutine::NONE).then_some(record.goroutine),
         payload,
     })

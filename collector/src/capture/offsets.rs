@@ -1,7 +1,7 @@
 //! What the kernel side must know of this kernel and this processor.
 
 use super::btf::{Btf, BtfError};
-use ebpf_common::{COMPAT_CALL, Call, Extent, FUTEX_CALL, Offsets, SYSCALL_TABLE};
+use ebpf_common::{COMPAT_CALL, Call, Extent, FUTEX_CALL, Offsets, POLL_CALL, SYSCALL_TABLE};
 
 /// Resolves every offset from the running kernel's BTF.
 pub fn resolve(btf: &Btf) -> Result<Offsets, BtfError> {
@@ -127,7 +127,9 @@ fn registers(btf: &Btf) -> Result<Offsets, BtfError> {
 pub fn syscall_table() -> [u8; SYSCALL_TABLE] {
     let mut table = [0; SYSCALL_TABLE];
     let calls = numbers().map(|(number, call)| (number, call as u8));
-    for (number, call) in calls.into_iter().chain([(libc::SYS_futex, FUTEX_CALL)]) {
+    let polls = POLLS.map(|number| (number, POLL_CALL));
+    let waits = [(libc::SYS_futex, FUTEX_CALL)].into_iter().chain(polls);
+    for (number, call) in calls.into_iter().chain(waits) {
         if let Some(entry) = usize::try_from(number)
             .ok()
             .and_then(|index| table.get_mut(index))
@@ -142,6 +144,25 @@ pub fn syscall_table() -> [u8; SYSCALL_TABLE] {
     }
     table
 }
+
+/// The calls that wait for descriptors.
+#[cfg(target_arch = "x86_64")]
+const POLLS: [libc::c_long; 7] = [
+    libc::SYS_epoll_wait,
+    libc::SYS_epoll_pwait,
+    libc::SYS_epoll_pwait2,
+    libc::SYS_poll,
+    libc::SYS_ppoll,
+    libc::SYS_select,
+    libc::SYS_pselect6,
+];
+#[cfg(not(target_arch = "x86_64"))]
+const POLLS: [libc::c_long; 4] = [
+    libc::SYS_epoll_pwait,
+    libc::SYS_epoll_pwait2,
+    libc::SYS_ppoll,
+    libc::SYS_pselect6,
+];
 
 /// Numbers of the i386 table (`arch/x86/entry/syscalls/syscall_32.tbl`): read, write,
 /// socketcall, readv, writev, sendfile, sendfile64, splice, recvmmsg, sendmmsg, sendto,

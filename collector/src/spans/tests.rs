@@ -107,6 +107,7 @@ impl End {
             total_len: u32::try_from(len).expect("test messages are small"),
             result: 0,
             woken: None,
+            polls: 0,
             goroutine: None,
             payload: bytes,
         }

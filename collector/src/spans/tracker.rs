@@ -76,7 +76,7 @@ pub struct Tracker {
     waiting: HashSet<ConnectionId>,
     threads: Threads,
     /// What a thread had read last when it called `connect`, by socket.
-    connects: HashMap<u64, Option<SpanId>>,
+    connects: HashMap<u64, Connected>,
     limits: TrackerLimits,
     /// Counters since the start.
     pub counts: Counts,
@@ -87,8 +87,17 @@ struct Tracked {
     exchange: Exchange,
     endpoints: Endpoints,
     mode: CaptureMode,
-    connected_after: Option<SpanId>,
+    connected: Connected,
     last_ns: u64,
+}
+
+/// What a thread had done when it connected; nothing where that was not seen.
+#[derive(Clone, Copy, Debug, Default)]
+struct Connected {
+    /// What it had read last.
+    after: Option<SpanId>,
+    /// How often it had waited for descriptors.
+    polls: u32,
 }
 
 /// What both spans of a request are named after.
@@ -222,8 +231,13 @@ impl Tracker {
         if self.connects.len() >= MAX_CONNECTS {
             self.connects.clear();
         }
-        self.connects
-            .insert(event.sock, self.threads.last_read(event));
+        self.connects.insert(
+            event.sock,
+            Connected {
+                after: self.threads.last_read(event),
+                polls: event.polls,
+            },
+        );
     }
 
     fn datagram(&mut self, event: &SocketEvent<'_>) {
@@ -251,10 +265,13 @@ impl Tracker {
         self.meet_peer(event, id, out);
         let limits = self.limits.connection;
         let connects = &mut self.connects;
-        let tracked = self
-            .connections
-            .entry(id)
-            .or_insert_with(|| Tracked::new(event, limits, connects.remove(&event.sock).flatten()));
+        let tracked = self.connections.entry(id).or_insert_with(|| {
+            Tracked::new(
+                event,
+                limits,
+                connects.remove(&event.sock).unwrap_or_default(),
+            )
+        });
         tracked.last_ns = event.exit_ns;
         tracked.endpoints.learn(event);
         let mark = self.threads.mark(event);
@@ -391,12 +408,13 @@ impl Threads {
                 Some(_) if serving.is_none() && in_turn.is_some() => ToldBy::Turn,
                 Some(_) => ToldBy::Goroutine,
             },
+            polls: event.polls,
         }
     }
 }
 
 impl Tracked {
-    fn new(event: &SocketEvent<'_>, limits: Limits, connected_after: Option<SpanId>) -> Self {
+    fn new(event: &SocketEvent<'_>, limits: Limits, connected: Connected) -> Self {
         Self {
             connection: Connection::new(limits),
             exchange: Exchange::new(),
@@ -416,7 +434,7 @@ impl Tracked {
                 read_skip_until: 0,
                 write_skip_until: 0,
             },
-            connected_after,
+            connected,
             last_ns: event.exit_ns,
         }
     }
@@ -520,6 +538,8 @@ impl Tracked {
             tokens: request.tokens,
             request_tid: request.first.tid,
             response_tid: finished.map_or(0, |finished| finished.last.tid),
+            request_polls: request.first.polls,
+            response_polls: finished.map_or(0, |finished| finished.last.polls),
             ..LinkFacts::default()
         };
         match kind {
@@ -541,7 +561,10 @@ impl Tracked {
                 facts.serving = first.serving;
                 facts.woken_after = first.woken_after;
                 facts.woken_first = first.woken_first && first.woken_after.is_some();
-                facts.connected_after = self.connected_after.filter(|_| request.offset == 0);
+                if request.offset == 0 {
+                    facts.connected_after = self.connected.after;
+                    facts.connected_polls = self.connected.polls;
+                }
             }
         }
         facts

@@ -33,6 +33,8 @@ pub struct Mark {
     pub same_connection: bool,
     /// Writes: what tells `after` and `serving`.
     pub told_by: ToldBy,
+    /// How often the thread had waited for descriptors before, modulo 2^32; 0 = never.
+    pub polls: u32,
 }
 
 /// A message of a system call, as a part of one direction of the stream.

@@ -12,7 +12,7 @@ pub use record::{
 };
 pub use settings::{
     COMPAT_CALL, Capture, ConnectionId, Counter, Extent, FUTEX_CALL, GoLayout, MAX_IOVECS,
-    MAX_MESSAGES, MAX_PAYLOAD, Offsets, SYSCALL_TABLE, Settings, Target,
+    MAX_MESSAGES, MAX_PAYLOAD, Offsets, POLL_CALL, SYSCALL_TABLE, Settings, Target,
 };
 
 /// Bytes of a record that follow its header.

@@ -177,8 +177,9 @@ pub struct SocketRecord {
     /// Thread of the same process that ended this one's last wait (futex) since its last message;
     /// 0 = it waited for nobody, or who ended it is not sure
     pub waker_tid: u32,
-    /// Always 0
-    pub reserved2: u32,
+    /// How often the thread had waited for descriptors (epoll_wait, poll, select) before, modulo 2^32;
+    /// 0 = never, or not known
+    pub polls: u32,
     /// When that thread did, `CLOCK_MONOTONIC` ns
     pub woken_ns: u64,
     /// The goroutine that made the call; all 0 if it is not known, or not Go

@@ -18,6 +18,9 @@ pub const COMPAT_CALL: u8 = 0x80;
 /// Table entry of `futex`: no [`crate::Call`], for it makes no record.
 pub const FUTEX_CALL: u8 = 0x40;
 
+/// Table entry of the calls that wait for descriptors, likewise.
+pub const POLL_CALL: u8 = 0x41;
+
 /// Offsets of the kernel's struct fields in bytes, from the running kernel's BTF.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]

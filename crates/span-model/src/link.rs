@@ -32,6 +32,9 @@ const SAMPLED: &str = "deeptrace.fact.sampled";
 const TOKENS: &str = "deeptrace.fact.tokens";
 const REQUEST_TID: &str = "deeptrace.fact.request_tid";
 const RESPONSE_TID: &str = "deeptrace.fact.response_tid";
+const REQUEST_POLLS: &str = "deeptrace.fact.request_polls";
+const RESPONSE_POLLS: &str = "deeptrace.fact.response_polls";
+const CONNECTED_POLLS: &str = "deeptrace.fact.connected_polls";
 
 /// A trace context that some other tracer put into the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -113,6 +116,13 @@ pub struct LinkFacts {
     pub request_tid: u32,
     /// Thread that wrote or read the response's last byte; 0 = unknown.
     pub response_tid: u32,
+    /// How often the former had waited for descriptors (`epoll_wait`, `poll`, `select`) before that, modulo
+    /// 2^32: the round of an event loop; 0 = never, or unknown.
+    pub request_polls: u32,
+    /// The same of the latter.
+    pub response_polls: u32,
+    /// Client spans that are the first on their connection: the same at the time of `connect`.
+    pub connected_polls: u32,
 }
 
 /// Names a process for the linker: all spans of one process share it.
@@ -185,12 +195,16 @@ impl LinkFacts {
                 .collect();
             put(TOKENS, Value::StrArray(tokens));
         }
-        for (key, tid) in [
+        let numbers = [
             (REQUEST_TID, self.request_tid),
             (RESPONSE_TID, self.response_tid),
-        ] {
-            if tid != 0 {
-                put(key, tid.into());
+            (REQUEST_POLLS, self.request_polls),
+            (RESPONSE_POLLS, self.response_polls),
+            (CONNECTED_POLLS, self.connected_polls),
+        ];
+        for (key, number) in numbers {
+            if number != 0 {
+                put(key, number.into());
             }
         }
         attributes
@@ -240,11 +254,16 @@ impl LinkFacts {
                 };
                 self.tokens.push(token);
             }
-            (REQUEST_TID, FactValue::Int(tid)) => {
-                self.request_tid = u32::try_from(tid).unwrap_or(0);
-            }
-            (RESPONSE_TID, FactValue::Int(tid)) => {
-                self.response_tid = u32::try_from(tid).unwrap_or(0);
+            (_, FactValue::Int(number)) => {
+                let place = match key {
+                    REQUEST_TID => &mut self.request_tid,
+                    RESPONSE_TID => &mut self.response_tid,
+                    REQUEST_POLLS => &mut self.request_polls,
+                    RESPONSE_POLLS => &mut self.response_polls,
+                    CONNECTED_POLLS => &mut self.connected_polls,
+                    _ => return false,
+                };
+                *place = u32::try_from(number).unwrap_or(0);
             }
             _ => return false,
         }
@@ -286,6 +305,9 @@ mod tests {
             tokens: vec![7, u64::MAX],
             request_tid: 8,
             response_tid: 9,
+            request_polls: 11,
+            response_polls: u32::MAX,
+            connected_polls: 12,
         };
         let mut read = LinkFacts::default();
         for (key, value) in facts.to_attributes() {

@@ -14,14 +14,14 @@ use crate::goroutine::current_goroutine;
 use crate::iov::{Buffer, MessageHeader, read_user};
 use crate::maps::{Scratch, Stage, Work, call_of, count, offsets};
 use crate::programs::messages::go_on;
-use crate::programs::waking::after_futex;
+use crate::programs::waking::{after_futex, after_poll, polls_of};
 use crate::sock::{Transport, fill_identity, fill_streams};
 use crate::task::{Arguments, is_compat, read, sock_of_fd};
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs};
 use aya_ebpf::macros::{raw_tracepoint, tracepoint};
 use aya_ebpf::programs::{RawTracePointContext, TracePointContext};
-use ebpf_common::{COMPAT_CALL, Call, Counter, FUTEX_CALL, Role};
+use ebpf_common::{COMPAT_CALL, Call, Counter, FUTEX_CALL, POLL_CALL, Role};
 
 const EINPROGRESS: i64 = 115;
 const MSG_OOB: u64 = 0x1;
@@ -67,6 +67,9 @@ fn try_sys_exit(ctx: &impl EbpfContext, regs: u64, result: i64) -> Result<(), Co
     let call = entry & !COMPAT_CALL;
     if call == FUTEX_CALL {
         return after_futex(regs, result, task.tid);
+    }
+    if call == POLL_CALL {
+        return after_poll(task.tid);
     }
     if call == 0 {
         return Ok(());
@@ -194,6 +197,7 @@ fn try_connection(
     let copy = &mut scratch.sock;
     begin(record, call, task.tgid, task.tid, fd);
     record.goroutine = scratch.work.goroutine;
+    record.polls = polls_of(task.tid);
     record.result = result as i32;
     if fill_identity(sock, copy, record)? == Transport::Tcp {
         let state = copy.state();

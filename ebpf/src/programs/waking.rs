@@ -79,11 +79,25 @@ pub fn after_futex(regs: u64, result: i64, tid: u32) -> Result<(), Counter> {
     Ok(())
 }
 
+/// A call of a traced thread that waits for descriptors has returned: a loop begins its next round.
+#[inline(always)]
+pub fn after_poll(tid: u32) -> Result<(), Counter> {
+    wakes_of(tid).ok_or(Counter::NoScratch)?.polls.add(tid);
+    Ok(())
+}
+
+/// How often a thread waited for descriptors.
+#[inline(always)]
+pub fn polls_of(tid: u32) -> u32 {
+    wakes_of(tid).map_or(0, |entry| entry.polls.of(tid))
+}
+
 /// Puts who ended the thread's last wait into the record of its next message, and no later one.
 #[inline(always)]
 pub fn take_wake(record: &mut SocketRecord, tid: u32) {
     let Some(entry) = wakes_of(tid) else { return };
     entry.made = 0;
+    record.polls = entry.polls.of(tid);
     let wake = entry.confirmed;
     if !wake.is_of(tid) {
         return;

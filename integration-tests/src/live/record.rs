@@ -59,6 +59,8 @@ pub(super) fn record(raw: &[Span], linked: &[Span], truth: &Truth, rounds: &[Rou
 fn line(span: &Span, number: u64, parent: Option<&str>) -> Value {
     let fact = |name: &str| span.attributes.get(&format!("deeptrace.fact.{name}"));
     let is_true = |name| fact(name).is_some_and(|value| value.as_bool() == Some(true));
+    let number_of = |name| fact(name).and_then(Value::as_u64).unwrap_or(0);
+    let polls = ["request_polls", "response_polls", "connected_polls"].map(number_of);
     let is_call = span.kind == "client";
     let port = span.number("server.port").unwrap_or(0);
     json!({
@@ -71,13 +73,14 @@ fn line(span: &Span, number: u64, parent: Option<&str>) -> Value {
         "b": span.end_ns,
         "i": span.span_id,
         "g": parent.filter(|_| is_call),
-        "tid_req": fact("request_tid").and_then(Value::as_u64).unwrap_or(0),
-        "tid_resp": fact("response_tid").and_then(Value::as_u64).unwrap_or(0),
+        "tid_req": number_of("request_tid"),
+        "tid_resp": number_of("response_tid"),
         "after": fact("after"),
         "told_by": fact("told_by"),
         "freed": is_true("freed"),
         "woken_after": fact("woken_after"),
         "woken_first": is_true("woken_first"),
+        "polls": polls,
         "serving": fact("serving"),
         "connected_after": fact("connected_after"),
     })

@@ -126,6 +126,7 @@ fn scene(
         kind: entry.kind,
         start_ns: entry.start_ns,
         end_ns: entry.end_ns,
+        polls: polls(entry),
     };
     let made = |entry: &&Entry| Made {
         id: entry.id,
@@ -133,6 +134,8 @@ fn scene(
         start_ns: entry.start_ns,
         end_ns: entry.end_ns,
         connected_after_ns: connected_after_ns(window, entry),
+        polls: polls(entry),
+        connected_polls: entry.facts.connected_polls,
         parent: entry.parent_span(),
     };
     Some(Scene {
@@ -152,6 +155,11 @@ fn connected_after_ns(window: &Window, call: &Entry) -> Option<u64> {
         Side::Egress => read.end_ns.filter(|end| *end <= call.start_ns),
         Side::Foreign => None,
     }
+}
+
+/// How often the thread had waited for descriptors at the request, and at the response.
+fn polls(entry: &Entry) -> (u32, u32) {
+    (entry.facts.request_polls, entry.facts.response_polls)
 }
 
 fn has_ended(entry: &Entry, known: u64) -> bool {

@@ -4,7 +4,7 @@
 //! of the recording, with the facts that a collector derives from threads.
 
 use super::Answer;
-use super::recording::{Recorded, Recording};
+use super::recording::{Polls, Recorded, Recording};
 use crate::clock::worked;
 use crate::config::{BelowFloor, Config};
 use crate::processor::SpanLinker;
@@ -229,6 +229,9 @@ fn recorded(recording: &Recording, facts: &mut [LinkFacts], id: &dyn Fn(usize) -
             facts.freed = seen.freed;
             facts.woken_after = named(&seen.woken_after);
             facts.woken_first = seen.woken_first;
+            let Polls(request, response, connected) = seen.polls;
+            (facts.request_polls, facts.response_polls) = (request, response);
+            facts.connected_polls = connected;
         }
     }
 }

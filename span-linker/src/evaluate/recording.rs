@@ -59,7 +59,13 @@ pub struct Seen {
     pub freed: bool,
     pub woken_after: Option<String>,
     pub woken_first: bool,
+    pub polls: Polls,
 }
+
+/// How often the threads had waited for descriptors: at the request, the response and, of a first call,
+/// when it connected.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+pub struct Polls(pub u32, pub u32, pub u32);
 
 /// Recorded spans, ordered by start.
 #[derive(Clone, Debug, Default)]
@@ -311,6 +317,8 @@ struct Line {
     woken_after: Option<String>,
     #[serde(default)]
     woken_first: bool,
+    #[serde(default)]
+    polls: Polls,
     seq: Option<u64>,
     lport: Option<u64>,
     rport: Option<u64>,
@@ -353,6 +361,7 @@ fn read_lines(text: &str, names: &mut Names) -> Result<Vec<Recorded>, String> {
                 freed,
                 woken_after: line.woken_after,
                 woken_first: line.woken_first,
+                polls: line.polls,
             }),
             payload: None,
             // Where thread ids were recorded, the trace is the request id that was sent on.

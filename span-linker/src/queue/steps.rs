@@ -13,6 +13,9 @@ pub struct Served {
     pub start_ns: u64,
     /// Last byte of the response; none while open.
     pub end_ns: Option<u64>,
+    /// How often the thread had waited for descriptors when it read the request, and when it wrote
+    /// the response; 0: not known.
+    pub polls: (u32, u32),
 }
 
 /// A call that was made.
@@ -29,6 +32,11 @@ pub struct Made {
     /// It is the first on its connection: when the thread read last before it connected, ns since
     /// the Unix epoch. That is when it was the request's turn, and not when the socket was ready.
     pub connected_after_ns: Option<u64>,
+    /// How often the thread had waited for descriptors when it wrote the request, and when it read
+    /// the response; 0: not known.
+    pub polls: (u32, u32),
+    /// The same when it connected.
+    pub connected_polls: u32,
     /// Its parent, where that is known.
     pub parent: Option<SpanId>,
 }
@@ -56,6 +64,8 @@ pub const ANSWER: u32 = 0;
 pub struct Step {
     pub time_ns: u64,
     pub round: u32,
+    /// How often the thread had waited for descriptors before; 0: not known.
+    pub polls: u32,
     pub what: What,
     /// Kind of the request or call; `ANSWER` for answers.
     pub kind: u32,
@@ -82,31 +92,54 @@ impl What {
     }
 }
 
-/// A loop reads, then writes, then reads again: that is a round, the time of such a loop.
+/// A loop waits for descriptors, then goes on with what it waited for: that is a round, the time of
+/// such a loop. Where its waits are not known, it is taken to read, then to write, then to read again.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Round {
     number: u32,
+    polls: u32,
     reads: bool,
 }
 
+/// Rounds between two steps; more count as these.
+const MAX_GAP: u32 = 64;
+
 impl Round {
     /// The round that a step is in.
-    pub fn after(self, what: What) -> Self {
-        let reads = what.is_read();
-        let number = self.number + u32::from(reads && !self.reads);
-        Self { number, reads }
+    pub fn after(self, step: &Step) -> Self {
+        let reads = step.what.is_read();
+        let gap = match (self.polls, step.polls) {
+            (0, _) | (_, 0) => u32::from(reads && !self.reads),
+            (from, to) => gap(from, to),
+        };
+        Self {
+            number: self.number.saturating_add(gap),
+            polls: step.polls,
+            reads,
+        }
+    }
+}
+
+/// How many more waits there were; they are counted modulo 2^32.
+fn gap(from: u32, to: u32) -> u32 {
+    let more = to.wrapping_sub(from);
+    if more > u32::MAX / 2 {
+        0
+    } else {
+        more.min(MAX_GAP)
     }
 }
 
 /// The steps of a scene, in order.
 pub fn steps(scene: &Scene, begin: Round) -> Vec<Step> {
     let mut steps = Vec::with_capacity(2 * (scene.requests.len() + scene.calls.len()));
-    let mut add = |time_ns: u64, what, kind, index| {
+    let mut add = |time_ns: u64, polls, what, kind, index| {
         if time_ns >= scene.since_ns && time_ns < scene.horizon_ns {
             let round = 0;
             steps.push(Step {
                 time_ns,
                 round,
+                polls,
                 what,
                 kind,
                 index,
@@ -114,17 +147,19 @@ pub fn steps(scene: &Scene, begin: Round) -> Vec<Step> {
         }
     };
     for (index, request) in scene.requests.iter().enumerate() {
-        add(request.start_ns, What::Request, request.kind, index);
+        let (read, written) = request.polls;
+        add(request.start_ns, read, What::Request, request.kind, index);
         if let Some(end_ns) = request.end_ns {
-            add(end_ns, What::Answer, ANSWER, index);
+            add(end_ns, written, What::Answer, ANSWER, index);
         }
     }
     for (index, call) in scene.calls.iter().enumerate() {
+        let (written, read) = call.polls;
         if call.connected_after_ns.is_none() {
-            add(call.start_ns, What::Call, call.kind, index);
+            add(call.start_ns, written, What::Call, call.kind, index);
         }
         if let Some(end_ns) = call.end_ns {
-            add(end_ns, What::Response, call.kind, index);
+            add(end_ns, read, What::Response, call.kind, index);
         }
     }
     let id = |step: &Step| match step.what {
@@ -134,7 +169,7 @@ pub fn steps(scene: &Scene, begin: Round) -> Vec<Step> {
     steps.sort_by_key(|step| (step.time_ns, step.what, id(step)));
     let mut round = begin;
     for step in &mut steps {
-        round = round.after(step.what);
+        round = round.after(step);
         step.round = round.number;
     }
     with_connecting(scene, begin, steps)
@@ -151,9 +186,16 @@ fn with_connecting(scene: &Scene, begin: Round, steps: Vec<Step>) -> Vec<Step> {
         if call.start_ns >= scene.horizon_ns {
             continue;
         }
-        let seen = steps.partition_point(|step| step.time_ns <= after_ns);
+        let polls = call.connected_polls;
+        let seen = steps.partition_point(|step| match (polls, step.polls) {
+            (0, _) | (_, 0) => step.time_ns <= after_ns,
+            (polls, before) => before == polls || gap(before, polls) > 0,
+        });
         let last = seen.checked_sub(1).and_then(|last| steps.get(last));
-        let round = last.map_or(begin.number, |last| last.round);
+        let round = last.map_or(begin.number, |last| match (polls, last.polls) {
+            (0, _) | (_, 0) => last.round,
+            (polls, before) => last.round.saturating_add(gap(before, polls)),
+        });
         let place = steps.partition_point(|step| step.round <= round);
         let next = steps.get(place);
         connecting.push((
@@ -162,6 +204,7 @@ fn with_connecting(scene: &Scene, begin: Round, steps: Vec<Step>) -> Vec<Step> {
             Step {
                 time_ns: next.map_or(call.start_ns, |next| next.time_ns),
                 round,
+                polls,
                 what: What::Call,
                 kind: call.kind,
                 index,

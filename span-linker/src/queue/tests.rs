@@ -16,6 +16,7 @@ fn served(id: u64, start_ns: u64, end_ns: u64) -> Served {
         kind: ASKED,
         start_ns,
         end_ns: Some(end_ns),
+        polls: (0, 0),
     }
 }
 
@@ -26,6 +27,8 @@ fn made(id: u64, start_ns: u64, end_ns: u64) -> Made {
         start_ns,
         end_ns: Some(end_ns),
         connected_after_ns: None,
+        polls: (0, 0),
+        connected_polls: 0,
         parent: None,
     }
 }
@@ -91,6 +94,7 @@ fn two_rounds_later() -> Vec<Step> {
     let step = |round, what, kind| Step {
         time_ns: u64::from(round),
         round,
+        polls: 0,
         what,
         kind,
         index: 0,

@@ -172,7 +172,7 @@ impl Walk {
                     }
                 }
             }
-            self.round = self.round.after(step.what);
+            self.round = self.round.after(step);
         }
         kept.unwrap_or_else(|| self.keep(until_ns))
     }
