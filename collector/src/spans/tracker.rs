@@ -98,6 +98,19 @@ struct Connected {
     after: Option<SpanId>,
     /// How often it had waited for descriptors.
     polls: u32,
+    /// When the call returned, `CLOCK_MONOTONIC` ns; 0: not seen.
+    exit_ns: u64,
+}
+
+impl Connected {
+    /// How long before a message, ns; 0: not known.
+    fn before(&self, message: &Mark) -> u32 {
+        let before_ns = message.exit_ns.saturating_sub(self.exit_ns);
+        match self.exit_ns {
+            0 => 0,
+            _ => u32::try_from(before_ns).unwrap_or(u32::MAX).max(1),
+        }
+    }
 }
 
 /// What both spans of a request are named after.
@@ -236,6 +249,7 @@ impl Tracker {
             Connected {
                 after: self.threads.last_read(event),
                 polls: event.polls,
+                exit_ns: event.exit_ns,
             },
         );
     }
@@ -564,6 +578,7 @@ impl Tracked {
                 if request.offset == 0 {
                     facts.connected_after = self.connected.after;
                     facts.connected_polls = self.connected.polls;
+                    facts.connected_before_ns = self.connected.before(&request.first);
                 }
             }
         }

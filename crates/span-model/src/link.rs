@@ -35,6 +35,7 @@ const RESPONSE_TID: &str = "deeptrace.fact.response_tid";
 const REQUEST_POLLS: &str = "deeptrace.fact.request_polls";
 const RESPONSE_POLLS: &str = "deeptrace.fact.response_polls";
 const CONNECTED_POLLS: &str = "deeptrace.fact.connected_polls";
+const CONNECTED_BEFORE_NS: &str = "deeptrace.fact.connected_before_ns";
 
 /// A trace context that some other tracer put into the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -123,6 +124,8 @@ pub struct LinkFacts {
     pub response_polls: u32,
     /// Client spans that are the first on their connection: the same at the time of `connect`.
     pub connected_polls: u32,
+    /// And how long before the request that was, ns; 0 = unknown, at most 4.29 s are told.
+    pub connected_before_ns: u32,
 }
 
 /// Names a process for the linker: all spans of one process share it.
@@ -201,6 +204,7 @@ impl LinkFacts {
             (REQUEST_POLLS, self.request_polls),
             (RESPONSE_POLLS, self.response_polls),
             (CONNECTED_POLLS, self.connected_polls),
+            (CONNECTED_BEFORE_NS, self.connected_before_ns),
         ];
         for (key, number) in numbers {
             if number != 0 {
@@ -261,6 +265,7 @@ impl LinkFacts {
                     REQUEST_POLLS => &mut self.request_polls,
                     RESPONSE_POLLS => &mut self.response_polls,
                     CONNECTED_POLLS => &mut self.connected_polls,
+                    CONNECTED_BEFORE_NS => &mut self.connected_before_ns,
                     _ => return false,
                 };
                 *place = u32::try_from(number).unwrap_or(0);
@@ -308,6 +313,7 @@ mod tests {
             request_polls: 11,
             response_polls: u32::MAX,
             connected_polls: 12,
+            connected_before_ns: 13,
         };
         let mut read = LinkFacts::default();
         for (key, value) in facts.to_attributes() {

@@ -61,6 +61,7 @@ fn line(span: &Span, number: u64, parent: Option<&str>) -> Value {
     let is_true = |name| fact(name).is_some_and(|value| value.as_bool() == Some(true));
     let number_of = |name| fact(name).and_then(Value::as_u64).unwrap_or(0);
     let polls = ["request_polls", "response_polls", "connected_polls"].map(number_of);
+    let connected_before_ns = number_of("connected_before_ns");
     let is_call = span.kind == "client";
     let port = span.number("server.port").unwrap_or(0);
     json!({
@@ -81,6 +82,7 @@ fn line(span: &Span, number: u64, parent: Option<&str>) -> Value {
         "woken_after": fact("woken_after"),
         "woken_first": is_true("woken_first"),
         "polls": polls,
+        "connected_before_ns": connected_before_ns,
         "serving": fact("serving"),
         "connected_after": fact("connected_after"),
     })

@@ -55,7 +55,7 @@ impl Decoder {
         let followed = followed.filter(|(until, _)| until + MAX_PAUSE_NS > bounds.from);
         let (since_ns, awaited) = followed.unwrap_or_else(|| {
             queue.lose();
-            (bounds.from.saturating_sub(LEARN_BACK_NS), Vec::new())
+            (learned_since(window, bounds, horizon), Vec::new())
         });
         let Some(scene) = scene(window, bounds, since_ns, horizon, &awaited) else {
             queue.lose();
@@ -135,7 +135,7 @@ fn scene(
         end_ns: entry.end_ns,
         connected_after_ns: connected_after_ns(window, entry),
         polls: polls(entry),
-        connected_polls: entry.facts.connected_polls,
+        connected: connected(entry),
         parent: entry.parent_span(),
     };
     Some(Scene {
@@ -155,6 +155,16 @@ fn connected_after_ns(window: &Window, call: &Entry) -> Option<u64> {
         Side::Egress => read.end_ns.filter(|end| *end <= call.start_ns),
         Side::Foreign => None,
     }
+}
+
+/// When the thread connected, and how often it had waited for descriptors then.
+fn connected(call: &Entry) -> Option<(u64, u32)> {
+    let facts = &call.facts;
+    let is_known = facts.connected_polls != 0 && facts.connected_before_ns != 0;
+    let time_ns = call.start_ns.checked_sub(facts.connected_before_ns.into());
+    time_ns
+        .filter(|_| is_known)
+        .zip(Some(facts.connected_polls))
 }
 
 /// How often the thread had waited for descriptors at the request, and at the response.

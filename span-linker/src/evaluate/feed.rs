@@ -232,6 +232,7 @@ fn recorded(recording: &Recording, facts: &mut [LinkFacts], id: &dyn Fn(usize) -
             let Polls(request, response, connected) = seen.polls;
             (facts.request_polls, facts.response_polls) = (request, response);
             facts.connected_polls = connected;
+            facts.connected_before_ns = seen.connected_before_ns;
         }
     }
 }

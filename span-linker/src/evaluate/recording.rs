@@ -60,6 +60,7 @@ pub struct Seen {
     pub woken_after: Option<String>,
     pub woken_first: bool,
     pub polls: Polls,
+    pub connected_before_ns: u32,
 }
 
 /// How often the threads had waited for descriptors: at the request, the response and, of a first call,
@@ -319,6 +320,8 @@ struct Line {
     woken_first: bool,
     #[serde(default)]
     polls: Polls,
+    #[serde(default)]
+    connected_before_ns: u32,
     seq: Option<u64>,
     lport: Option<u64>,
     rport: Option<u64>,
@@ -362,6 +365,7 @@ fn read_lines(text: &str, names: &mut Names) -> Result<Vec<Recorded>, String> {
                 woken_after: line.woken_after,
                 woken_first: line.woken_first,
                 polls: line.polls,
+                connected_before_ns: line.connected_before_ns,
             }),
             payload: None,
             // Where thread ids were recorded, the trace is the request id that was sent on.

@@ -45,7 +45,7 @@ const CROWD_MEMORY_NS: u64 = 10_000_000_000;
 
 /// Least share of the last so many responses that the model has explained, in percent: where it mostly
 /// fails, the few that stand the test near each other do so by chance.
-const LAST_RESPONSES: u32 = 256;
+const LAST_RESPONSES: u32 = 128;
 const LEAST_HELD_PERCENT: u32 = 90;
 
 /// The queues of all processes.

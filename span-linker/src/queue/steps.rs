@@ -35,10 +35,18 @@ pub struct Made {
     /// How often the thread had waited for descriptors when it wrote the request, and when it read
     /// the response; 0: not known.
     pub polls: (u32, u32),
-    /// The same when it connected.
-    pub connected_polls: u32,
+    /// When it connected, ns since the Unix epoch, and the same then; none: it did not, or that is
+    /// not known.
+    pub connected: Option<(u64, u32)>,
     /// Its parent, where that is known.
     pub parent: Option<SpanId>,
+}
+
+impl Made {
+    /// It is the first on its connection.
+    pub fn connects(&self) -> bool {
+        self.connected.is_some() || self.connected_after_ns.is_some()
+    }
 }
 
 /// A piece of a thread's time.
@@ -108,13 +116,14 @@ impl Round {
     /// The round that a step is in.
     pub fn after(self, step: &Step) -> Self {
         let reads = step.what.is_read();
-        let gap = match (self.polls, step.polls) {
-            (0, _) | (_, 0) => u32::from(reads && !self.reads),
-            (from, to) => gap(from, to),
+        let (gap, polls) = match (self.polls, step.polls) {
+            (0, polls) => (u32::from(reads && !self.reads), polls),
+            (polls, 0) => (0, polls),
+            (from, to) => (gap(from, to), to),
         };
         Self {
             number: self.number.saturating_add(gap),
-            polls: step.polls,
+            polls,
             reads,
         }
     }
@@ -155,8 +164,10 @@ pub fn steps(scene: &Scene, begin: Round) -> Vec<Step> {
     }
     for (index, call) in scene.calls.iter().enumerate() {
         let (written, read) = call.polls;
-        if call.connected_after_ns.is_none() {
-            add(call.start_ns, written, What::Call, call.kind, index);
+        match (call.connected, call.connected_after_ns) {
+            (Some((time_ns, polls)), _) => add(time_ns, polls, What::Call, call.kind, index),
+            (None, None) => add(call.start_ns, written, What::Call, call.kind, index),
+            (None, Some(_)) => {}
         }
         if let Some(end_ns) = call.end_ns {
             add(end_ns, read, What::Response, call.kind, index);
@@ -180,22 +191,15 @@ pub fn steps(scene: &Scene, begin: Round) -> Vec<Step> {
 fn with_connecting(scene: &Scene, begin: Round, steps: Vec<Step>) -> Vec<Step> {
     let mut connecting = Vec::new();
     for (index, call) in scene.calls.iter().enumerate() {
-        let Some(after_ns) = call.connected_after_ns else {
+        let Some(after_ns) = call.connected_after_ns.filter(|_| call.connected.is_none()) else {
             continue;
         };
         if call.start_ns >= scene.horizon_ns {
             continue;
         }
-        let polls = call.connected_polls;
-        let seen = steps.partition_point(|step| match (polls, step.polls) {
-            (0, _) | (_, 0) => step.time_ns <= after_ns,
-            (polls, before) => before == polls || gap(before, polls) > 0,
-        });
+        let seen = steps.partition_point(|step| step.time_ns <= after_ns);
         let last = seen.checked_sub(1).and_then(|last| steps.get(last));
-        let round = last.map_or(begin.number, |last| match (polls, last.polls) {
-            (0, _) | (_, 0) => last.round,
-            (polls, before) => last.round.saturating_add(gap(before, polls)),
-        });
+        let round = last.map_or(begin.number, |last| last.round);
         let place = steps.partition_point(|step| step.round <= round);
         let next = steps.get(place);
         connecting.push((
@@ -204,7 +208,7 @@ fn with_connecting(scene: &Scene, begin: Round, steps: Vec<Step>) -> Vec<Step> {
             Step {
                 time_ns: next.map_or(call.start_ns, |next| next.time_ns),
                 round,
-                polls,
+                polls: 0,
                 what: What::Call,
                 kind: call.kind,
                 index,

@@ -28,7 +28,7 @@ fn made(id: u64, start_ns: u64, end_ns: u64) -> Made {
         end_ns: Some(end_ns),
         connected_after_ns: None,
         polls: (0, 0),
-        connected_polls: 0,
+        connected: None,
         parent: None,
     }
 }

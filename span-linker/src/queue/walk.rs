@@ -278,7 +278,7 @@ impl Walk {
         let act = Act {
             kind: call.kind,
             beside: live.under_way > 0,
-            connects: call.connected_after_ns.is_some(),
+            connects: call.connects(),
         };
         let since = live.since(act, guide);
         live.calls.push(Given {
@@ -311,7 +311,7 @@ impl Walk {
             let act = Act {
                 kind: call.kind,
                 beside: live.under_way > 0,
-                connects: call.connected_after_ns.is_some(),
+                connects: call.connects(),
             };
             if let Guide::Model(model) = guide
                 && !may(&mut likely, model, live.view, act)
