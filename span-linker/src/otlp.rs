@@ -122,7 +122,7 @@ pub fn take_entry(span: &mut Span, id: SpanId, process: ProcessKey) -> Entry {
     });
     let kind = kind(span);
     let mut entry = Entry::new(id, side(span), process, span.start_time_unix_nano, facts);
-    entry.end_ns = Some(span.end_time_unix_nano.max(span.start_time_unix_nano));
+    entry.ended(span.end_time_unix_nano.max(span.start_time_unix_nano));
     entry.incomplete = incomplete;
     entry.kind = kind;
     entry

@@ -344,7 +344,7 @@ impl SpanLinker {
         let window = &self.window;
         let key = |place| {
             let entry = window.at(place)?;
-            Some((entry.end_ns, entry.start_ns, entry.id, place))
+            Some((entry.end_ns(), entry.start_ns, entry.id, place))
         };
         let mut due: Vec<_> = self
             .waiting
@@ -436,7 +436,7 @@ fn tighten(window: &Window, entry: &Entry, span: &mut Span) {
     else {
         return;
     };
-    match (entry.side, other.end_ns) {
+    match (entry.side, other.end_ns()) {
         (Side::Egress, _) => {
             span.start_time_unix_nano = span.start_time_unix_nano.min(other.start_ns);
         }

@@ -34,7 +34,7 @@ fn a_remembered_span_costs_less_than_400_bytes() {
             ..LinkFacts::default()
         };
         let mut entry = Entry::new(span, side, ProcessKey(n % 16), n * 1000, facts);
-        entry.end_ns = Some(n * 1000 + 900);
+        entry.ended(n * 1000 + 900);
         window.hold(entry, Moment(n));
         window.exported(window.place(span).unwrap(), Moment(n));
     }

@@ -357,9 +357,9 @@ fn what_a_thread_read_before_it_wrote_is_noted() {
         .filter(|span| span.kind == SpanKind::Client)
         .collect();
     assert_eq!(clients[0].link.after, Some(server.span_id));
-    assert_eq!(clients[0].link.connected_after, Some(server.span_id));
+    assert_eq!(clients[0].link.connected_after(), Some(server.span_id));
     assert_eq!(clients[1].link.after, Some(clients[0].span_id));
-    assert_eq!(clients[1].link.connected_after, None);
+    assert_eq!(clients[1].link.connected, None);
     assert_eq!(clients[1].link.serving, Some(server.span_id));
     assert_eq!(clients[2].link.serving, None, "the request is answered");
     assert_eq!(

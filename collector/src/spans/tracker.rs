@@ -10,8 +10,8 @@ use crate::capture::{
 use crate::protocols::Flow;
 use crate::streams::{Connection, Limits, Mark, Piece, Wanted};
 use span_model::{
-    ConnectionKey, Initiator, LinkFacts, Opening, ProcessKey, RequestKey, Resource, Span, SpanId,
-    SpanKind, ToldBy,
+    Connected, ConnectionKey, Initiator, LinkFacts, Opening, ProcessKey, RequestKey, Resource,
+    Span, SpanId, SpanKind, ToldBy,
 };
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -76,7 +76,7 @@ pub struct Tracker {
     waiting: HashSet<ConnectionId>,
     threads: Threads,
     /// What a thread had read last when it called `connect`, by socket.
-    connects: HashMap<u64, Connected>,
+    connects: HashMap<u64, Connect>,
     limits: TrackerLimits,
     /// Counters since the start.
     pub counts: Counts,
@@ -87,28 +87,29 @@ struct Tracked {
     exchange: Exchange,
     endpoints: Endpoints,
     mode: CaptureMode,
-    connected: Connected,
+    connect: Option<Connect>,
     last_ns: u64,
 }
 
-/// What a thread had done when it connected; nothing where that was not seen.
-#[derive(Clone, Copy, Debug, Default)]
-struct Connected {
+/// A call of `connect`, and what its thread had done before.
+#[derive(Clone, Copy, Debug)]
+struct Connect {
     /// What it had read last.
     after: Option<SpanId>,
     /// How often it had waited for descriptors.
     polls: u32,
-    /// When the call returned, `CLOCK_MONOTONIC` ns; 0: not seen.
+    /// When the call returned, `CLOCK_MONOTONIC` ns.
     exit_ns: u64,
 }
 
-impl Connected {
-    /// How long before a message, ns; 0: not known.
-    fn before(&self, message: &Mark) -> u32 {
+impl Connect {
+    /// The same as a fact of a message that was sent then.
+    fn before(self, message: &Mark) -> Connected {
         let before_ns = message.exit_ns.saturating_sub(self.exit_ns);
-        match self.exit_ns {
-            0 => 0,
-            _ => u32::try_from(before_ns).unwrap_or(u32::MAX).max(1),
+        Connected {
+            after: self.after,
+            polls: self.polls,
+            before_ns: u32::try_from(before_ns).unwrap_or(u32::MAX),
         }
     }
 }
@@ -246,7 +247,7 @@ impl Tracker {
         }
         self.connects.insert(
             event.sock,
-            Connected {
+            Connect {
                 after: self.threads.last_read(event),
                 polls: event.polls,
                 exit_ns: event.exit_ns,
@@ -279,13 +280,10 @@ impl Tracker {
         self.meet_peer(event, id, out);
         let limits = self.limits.connection;
         let connects = &mut self.connects;
-        let tracked = self.connections.entry(id).or_insert_with(|| {
-            Tracked::new(
-                event,
-                limits,
-                connects.remove(&event.sock).unwrap_or_default(),
-            )
-        });
+        let tracked = self
+            .connections
+            .entry(id)
+            .or_insert_with(|| Tracked::new(event, limits, connects.remove(&event.sock)));
         tracked.last_ns = event.exit_ns;
         tracked.endpoints.learn(event);
         let mark = self.threads.mark(event);
@@ -428,7 +426,7 @@ impl Threads {
 }
 
 impl Tracked {
-    fn new(event: &SocketEvent<'_>, limits: Limits, connected: Connected) -> Self {
+    fn new(event: &SocketEvent<'_>, limits: Limits, connect: Option<Connect>) -> Self {
         Self {
             connection: Connection::new(limits),
             exchange: Exchange::new(),
@@ -448,7 +446,7 @@ impl Tracked {
                 read_skip_until: 0,
                 write_skip_until: 0,
             },
-            connected,
+            connect,
             last_ns: event.exit_ns,
         }
     }
@@ -575,11 +573,8 @@ impl Tracked {
                 facts.serving = first.serving;
                 facts.woken_after = first.woken_after;
                 facts.woken_first = first.woken_first && first.woken_after.is_some();
-                if request.offset == 0 {
-                    facts.connected_after = self.connected.after;
-                    facts.connected_polls = self.connected.polls;
-                    facts.connected_before_ns = self.connected.before(&request.first);
-                }
+                let connect = self.connect.filter(|_| request.offset == 0);
+                facts.connected = connect.map(|connect| Box::new(connect.before(&request.first)));
             }
         }
         facts

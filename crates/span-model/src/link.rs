@@ -97,8 +97,9 @@ pub struct LinkFacts {
     /// Client spans: `after` names a response that was read on the connection this request
     /// was then written on. A pool may have given the connection to whoever waited in line.
     pub freed: bool,
-    /// Client spans that are the first on their connection: the same at the time of `connect`.
-    pub connected_after: Option<SpanId>,
+    /// Client spans that are the first on their connection: the same at the time of `connect`. Boxed, for
+    /// few spans have it and the linker keeps many.
+    pub connected: Option<Box<Connected>>,
     /// Client spans: the server span whose request the writing thread read last and has not answered.
     pub serving: Option<SpanId>,
     /// Client spans: the writing thread had waited for another one (futex) since its last message,
@@ -122,10 +123,17 @@ pub struct LinkFacts {
     pub request_polls: u32,
     /// The same of the latter.
     pub response_polls: u32,
-    /// Client spans that are the first on their connection: the same at the time of `connect`.
-    pub connected_polls: u32,
-    /// And how long before the request that was, ns; 0 = unknown, at most 4.29 s are told.
-    pub connected_before_ns: u32,
+}
+
+/// What a thread had done when it connected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Connected {
+    /// As `LinkFacts::after`.
+    pub after: Option<SpanId>,
+    /// As `LinkFacts::request_polls`.
+    pub polls: u32,
+    /// How long before the request that was, ns; 0 = unknown, at most 4.29 s are told.
+    pub before_ns: u32,
 }
 
 /// Names a process for the linker: all spans of one process share it.
@@ -156,6 +164,12 @@ pub struct Opening {
 }
 
 impl LinkFacts {
+    /// The span whose message the thread had read last when it connected, if this call is the first
+    /// on its connection.
+    pub fn connected_after(&self) -> Option<SpanId> {
+        self.connected.as_ref()?.after
+    }
+
     /// The facts as attributes, for the way between two components.
     pub fn to_attributes(&self) -> Vec<Attribute> {
         let mut attributes = Vec::new();
@@ -164,7 +178,7 @@ impl LinkFacts {
         let ids = [
             (CALLER, self.caller),
             (AFTER, self.after),
-            (CONNECTED_AFTER, self.connected_after),
+            (CONNECTED_AFTER, self.connected_after()),
             (SERVING, self.serving),
             (WOKEN_AFTER, self.woken_after),
         ];
@@ -198,13 +212,14 @@ impl LinkFacts {
                 .collect();
             put(TOKENS, Value::StrArray(tokens));
         }
+        let connected = self.connected.as_deref().copied().unwrap_or_default();
         let numbers = [
             (REQUEST_TID, self.request_tid),
             (RESPONSE_TID, self.response_tid),
             (REQUEST_POLLS, self.request_polls),
             (RESPONSE_POLLS, self.response_polls),
-            (CONNECTED_POLLS, self.connected_polls),
-            (CONNECTED_BEFORE_NS, self.connected_before_ns),
+            (CONNECTED_POLLS, connected.polls),
+            (CONNECTED_BEFORE_NS, connected.before_ns),
         ];
         for (key, number) in numbers {
             if number != 0 {
@@ -220,7 +235,7 @@ impl LinkFacts {
             (CALLER, FactValue::Str(text)) => self.caller = SpanId::from_hex(text),
             (AFTER, FactValue::Str(text)) => self.after = SpanId::from_hex(text),
             (CONNECTED_AFTER, FactValue::Str(text)) => {
-                self.connected_after = SpanId::from_hex(text);
+                self.connected.get_or_insert_default().after = SpanId::from_hex(text);
             }
             (SERVING, FactValue::Str(text)) => self.serving = SpanId::from_hex(text),
             (WOKEN_AFTER, FactValue::Str(text)) => self.woken_after = SpanId::from_hex(text),
@@ -264,8 +279,8 @@ impl LinkFacts {
                     RESPONSE_TID => &mut self.response_tid,
                     REQUEST_POLLS => &mut self.request_polls,
                     RESPONSE_POLLS => &mut self.response_polls,
-                    CONNECTED_POLLS => &mut self.connected_polls,
-                    CONNECTED_BEFORE_NS => &mut self.connected_before_ns,
+                    CONNECTED_POLLS => &mut self.connected.get_or_insert_default().polls,
+                    CONNECTED_BEFORE_NS => &mut self.connected.get_or_insert_default().before_ns,
                     _ => return false,
                 };
                 *place = u32::try_from(number).unwrap_or(0);
@@ -298,7 +313,11 @@ mod tests {
             after: Some(SpanId::from_hash(2)),
             told_by: ToldBy::Turn,
             freed: true,
-            connected_after: Some(SpanId::from_hash(3)),
+            connected: Some(Box::new(Connected {
+                after: Some(SpanId::from_hash(3)),
+                polls: 12,
+                before_ns: 13,
+            })),
             serving: Some(SpanId::from_hash(4)),
             woken_after: Some(SpanId::from_hash(10)),
             woken_first: true,
@@ -312,8 +331,6 @@ mod tests {
             response_tid: 9,
             request_polls: 11,
             response_polls: u32::MAX,
-            connected_polls: 12,
-            connected_before_ns: 13,
         };
         let mut read = LinkFacts::default();
         for (key, value) in facts.to_attributes() {

@@ -37,6 +37,6 @@ impl<'a> Around<'a> {
     /// The request began in the stretch and has ended.
     pub(super) fn is_begun(&self, request: &Entry) -> bool {
         let begun = (self.from..self.until).contains(&request.start_ns);
-        begun && request.end_ns.is_some_and(|end_ns| end_ns < self.end)
+        begun && request.end_ns().is_some_and(|end_ns| end_ns < self.end)
     }
 }

@@ -134,7 +134,7 @@ fn find(window: &Window, around: &Around<'_>) -> FastMap<SpanId, Hop> {
 /// before it connected.
 fn read_before(span: &Entry) -> Option<SpanId> {
     match span.side {
-        Side::Egress => span.facts.connected_after.or(span.facts.after),
+        Side::Egress => span.facts.connected_after().or(span.facts.after),
         Side::Ingress => span.facts.after,
         Side::Foreign => None,
     }
@@ -144,7 +144,7 @@ fn read_before(span: &Entry) -> Option<SpanId> {
 fn written_ns(span: &Entry) -> Option<u64> {
     match span.side {
         Side::Egress => Some(span.start_ns),
-        Side::Ingress => span.end_ns,
+        Side::Ingress => span.end_ns(),
         Side::Foreign => None,
     }
 }
@@ -154,7 +154,7 @@ fn read_alone_ns(window: &Window, span: &Entry) -> Option<u64> {
     let mut together = window.read_together(span)?.iter();
     let alone = together.all(|id| *id == span.id);
     let read_ns = match span.side {
-        Side::Egress => span.end_ns,
+        Side::Egress => span.end_ns(),
         Side::Ingress => Some(span.start_ns),
         Side::Foreign => None,
     };
@@ -200,7 +200,7 @@ fn way(
 
 /// Where the way from a request's response led, and how many were under way.
 fn end(window: &Window, request: &Entry, to: SpanId) -> (End, usize) {
-    let end_ns = request.end_ns.unwrap_or(request.start_ns);
+    let end_ns = request.end_ns().unwrap_or(request.start_ns);
     let open: Vec<SpanId> = window.open_in_process(request.process, end_ns).collect();
     if to == request.id {
         return (End::Back, open.len().max(1));

@@ -349,8 +349,8 @@ fn nests(window: &Window, entry: &Entry, claim: Claim) -> Option<bool> {
     let Parent::Span(parent) = claim.parent else {
         return None;
     };
-    let parents_end = window.get(parent).and_then(|parent| parent.end_ns);
-    let ends = parents_end.zip(entry.end_ns);
+    let parents_end = window.get(parent).and_then(Entry::end_ns);
+    let ends = parents_end.zip(entry.end_ns());
     Some(ends.is_none_or(|(parents, own)| own <= parents))
 }
 

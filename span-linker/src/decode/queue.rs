@@ -125,14 +125,14 @@ fn scene(
         id: entry.id,
         kind: entry.kind,
         start_ns: entry.start_ns,
-        end_ns: entry.end_ns,
+        end_ns: entry.end_ns(),
         polls: polls(entry),
     };
     let made = |entry: &&Entry| Made {
         id: entry.id,
         kind: entry.kind,
         start_ns: entry.start_ns,
-        end_ns: entry.end_ns,
+        end_ns: entry.end_ns(),
         connected_after_ns: connected_after_ns(window, entry),
         polls: polls(entry),
         connected: connected(entry),
@@ -149,22 +149,20 @@ fn scene(
 
 /// When that was read which the thread read last before it connected.
 fn connected_after_ns(window: &Window, call: &Entry) -> Option<u64> {
-    let read = window.get(call.facts.connected_after?)?;
+    let read = window.get(call.facts.connected_after()?)?;
     match read.side {
         Side::Ingress => Some(read.start_ns),
-        Side::Egress => read.end_ns.filter(|end| *end <= call.start_ns),
+        Side::Egress => read.end_ns().filter(|end| *end <= call.start_ns),
         Side::Foreign => None,
     }
 }
 
 /// When the thread connected, and how often it had waited for descriptors then.
 fn connected(call: &Entry) -> Option<(u64, u32)> {
-    let facts = &call.facts;
-    let is_known = facts.connected_polls != 0 && facts.connected_before_ns != 0;
-    let time_ns = call.start_ns.checked_sub(facts.connected_before_ns.into());
-    time_ns
-        .filter(|_| is_known)
-        .zip(Some(facts.connected_polls))
+    let connected = call.facts.connected.as_ref()?;
+    let is_known = connected.polls != 0 && connected.before_ns != 0;
+    let time_ns = call.start_ns.checked_sub(connected.before_ns.into())?;
+    is_known.then_some((time_ns, connected.polls))
 }
 
 /// How often the thread had waited for descriptors at the request, and at the response.
@@ -173,7 +171,7 @@ fn polls(entry: &Entry) -> (u32, u32) {
 }
 
 fn has_ended(entry: &Entry, known: u64) -> bool {
-    entry.kind != 0 && entry.end_ns.is_some_and(|end| end < known)
+    entry.kind != 0 && entry.end_ns().is_some_and(|end| end < known)
 }
 
 fn is_on(entry: &Entry, tid: u32) -> bool {

@@ -202,7 +202,7 @@ pub(super) fn horizon(window: &Window, key: ProcessKey, until: u64, look_ns: u64
     let furthest = until.saturating_add(look_ns);
 
     let open = window.open_in_process(key, until);
-    let ends = open.filter_map(|id| window.get(id)?.end_ns);
+    let ends = open.filter_map(|id| window.get(id)?.end_ns());
     let last = ends.filter(|end| *end < furthest).max();
     last.map_or(until, |end| end.saturating_add(1).max(until))
 }
@@ -290,7 +290,7 @@ fn request(process: &mut Process, entry: &Entry, horizon: u64) -> Request {
         id: entry.id,
         kind: process.kind(entry.kind),
         start_ns: entry.start_ns,
-        end_ns: entry.end_ns.filter(|end| *end < horizon),
+        end_ns: entry.end_ns().filter(|end| *end < horizon),
         tids: (entry.facts.request_tid, entry.facts.response_tid),
     }
 }
@@ -300,7 +300,7 @@ fn call(process: &mut Process, entry: &Entry, horizon: u64) -> Call {
         id: entry.id,
         kind: process.kind(entry.kind),
         start_ns: entry.start_ns,
-        end_ns: entry.end_ns.filter(|end| *end < horizon),
+        end_ns: entry.end_ns().filter(|end| *end < horizon),
         tids: (entry.facts.request_tid, entry.facts.response_tid),
         after: entry.facts.after,
         serving: entry.facts.serving,

@@ -14,7 +14,7 @@ use pipeline::Batch;
 use pipeline::clock::Monotonic;
 use pipeline::otlp::encode;
 use span_model::{
-    LinkFacts, Opening, ProcessKey, Resource, Span, SpanId, SpanKind, Status, semconv,
+    Connected, LinkFacts, Opening, ProcessKey, Resource, Span, SpanId, SpanKind, Status, semconv,
 };
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -223,7 +223,6 @@ fn recorded(recording: &Recording, facts: &mut [LinkFacts], id: &dyn Fn(usize) -
     for (span, facts) in recording.spans.iter().zip(facts) {
         if let Some(seen) = &span.seen {
             facts.after = named(&seen.after);
-            facts.connected_after = named(&seen.connected_after);
             facts.serving = named(&seen.serving);
             facts.told_by = seen.told_by;
             facts.freed = seen.freed;
@@ -231,8 +230,13 @@ fn recorded(recording: &Recording, facts: &mut [LinkFacts], id: &dyn Fn(usize) -
             facts.woken_first = seen.woken_first;
             let Polls(request, response, connected) = seen.polls;
             (facts.request_polls, facts.response_polls) = (request, response);
-            facts.connected_polls = connected;
-            facts.connected_before_ns = seen.connected_before_ns;
+            facts.connected = named(&seen.connected_after).map(|after| {
+                Box::new(Connected {
+                    after: Some(after),
+                    polls: connected,
+                    before_ns: seen.connected_before_ns,
+                })
+            });
         }
     }
 }

@@ -71,7 +71,7 @@ fn read_before(child: &Entry) -> Option<SpanId> {
     if child.side != Side::Egress || child.facts.told_by != ToldBy::Thread {
         return None;
     }
-    child.facts.connected_after.or(child.facts.after)
+    child.facts.connected_after().or(child.facts.after)
 }
 
 /// The request that a read message belongs to, if it was still being served, and if what came with

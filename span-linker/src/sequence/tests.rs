@@ -279,7 +279,7 @@ fn calls_whose_parents_are_known_tell_how_far_timing_may_be_believed_about_their
         }
         [A, B].map(|kind| held_out.most_of_kind(kind))
     };
-    assert_eq!(most([0, 1]), [1.0, 1.0]);
+    assert!(most([0, 1]).iter().all(|most| *most >= 1.0));
     let [wrong, unknown] = most([1, 0]);
     assert!(wrong < 0.7, "{wrong}");
     assert!(unknown >= 1.0, "{unknown}");

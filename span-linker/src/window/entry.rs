@@ -3,6 +3,7 @@
 
 use super::link::{Link, Parent, Trace};
 use span_model::{LinkFacts, ProcessKey, SpanId};
+use std::num::NonZeroU64;
 
 /// A time of the linker's own clock: ms since its first call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,8 +51,8 @@ pub struct Entry {
     pub process: ProcessKey,
     /// First byte of the request, ns since the Unix epoch.
     pub start_ns: u64,
-    /// Last byte of the response; none while open.
-    pub end_ns: Option<u64>,
+    /// Last byte of the response, ns since the Unix epoch; none while open.
+    end_ns: Option<NonZeroU64>,
     /// What it asked for, and whom: equal for spans that do the same; 0 while unknown.
     pub kind: u32,
     /// What was observed.
@@ -97,9 +98,19 @@ impl Entry {
         }
     }
 
+    /// Last byte of the response, ns since the Unix epoch; none while open.
+    pub fn end_ns(&self) -> Option<u64> {
+        self.end_ns.map(NonZeroU64::get)
+    }
+
+    /// The response has ended.
+    pub fn ended(&mut self, end_ns: u64) {
+        self.end_ns = NonZeroU64::new(end_ns.max(1));
+    }
+
     /// The request was under way at this time, so far as is known.
     pub fn is_open_at(&self, time_ns: u64) -> bool {
-        self.start_ns <= time_ns && self.end_ns.is_none_or(|end| time_ns < end)
+        self.start_ns <= time_ns && self.end_ns().is_none_or(|end| time_ns < end)
     }
 
     /// The parent in the window, if that is what was decided.

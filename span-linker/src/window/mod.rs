@@ -125,7 +125,7 @@ impl Window {
     pub fn hold(&mut self, mut entry: Entry, now: Moment) -> Admission {
         let mut admission = Admission::New;
         if let Some(known) = self.get(entry.id) {
-            let rank = |e: &Entry| (e.process, e.start_ns, e.end_ns);
+            let rank = |e: &Entry| (e.process, e.start_ns, e.end_ns());
             if known.stage == Stage::Exported
                 || (known.stage == Stage::Held && rank(known) <= rank(&entry))
             {
@@ -150,7 +150,10 @@ impl Window {
             self.unmeasured.push(request.id);
         }
         let trust = &mut self.processes.entry(request.process).trust;
-        trust.saw_request(request.start_ns, request.end_ns.unwrap_or(request.start_ns));
+        trust.saw_request(
+            request.start_ns,
+            request.end_ns().unwrap_or(request.start_ns),
+        );
         let tids = (request.facts.request_tid, request.facts.response_tid);
         if tids.0 != 0 && tids.1 != 0 {
             trust.saw_threads(tids.0 == tids.1);
@@ -169,7 +172,7 @@ impl Window {
             };
             let leads_back = to == id;
             let (process, tid) = (request.process, request.facts.response_tid);
-            let end_ns = request.end_ns.unwrap_or(request.start_ns);
+            let end_ns = request.end_ns().unwrap_or(request.start_ns);
             let mut on_thread = self.open_on_thread(process, tid, end_ns);
             let rivals = on_thread.any(|other| other != id);
             drop(on_thread);
@@ -197,7 +200,7 @@ impl Window {
                 // It may have stood in line for the connection.
                 return None;
             }
-            read = entry.facts.connected_after.or(entry.facts.after)?;
+            read = entry.facts.connected_after().or(entry.facts.after)?;
         }
         None
     }
@@ -438,7 +441,7 @@ impl Window {
         }
         for line in lines(entry) {
             let timeline = self.timelines.entry(line).or_default();
-            timeline.insert(id, entry.start_ns, entry.end_ns);
+            timeline.insert(id, entry.start_ns, entry.end_ns());
         }
         match (entry.side, entry.facts.caller) {
             (Side::Ingress, Some(caller)) => match self.get_mut(caller) {
@@ -510,7 +513,7 @@ impl Window {
     fn read_key(&self, entry: &Entry) -> Option<u64> {
         let (tid, time_ns) = match entry.side {
             Side::Ingress => (entry.facts.request_tid, entry.start_ns),
-            Side::Egress => (entry.facts.response_tid, entry.end_ns?),
+            Side::Egress => (entry.facts.response_tid, entry.end_ns()?),
             Side::Foreign => return None,
         };
         (tid != 0).then(|| self.postings.key(Tag::Read, (entry.process, tid, time_ns)))

@@ -19,7 +19,9 @@ fn ingress(id: u64, start_ns: u64, end_ns: Option<u64>) -> Entry {
         start_ns,
         facts,
     );
-    entry.end_ns = end_ns;
+    if let Some(end_ns) = end_ns {
+        entry.ended(end_ns);
+    }
     entry
 }
 
@@ -64,7 +66,7 @@ fn nothing_stays_in_an_index_when_its_span_is_forgotten() {
         entry.facts.caller = Some(SpanId::from_hash(1000 + id));
         window.open(entry.clone(), Moment(id));
         if id % 2 == 0 {
-            entry.end_ns = Some(id * 10 + 5);
+            entry.ended(id * 10 + 5);
             window.hold(entry, Moment(id));
             let place = window.place(SpanId::from_hash(id)).unwrap();
             window.exported(place, Moment(id));

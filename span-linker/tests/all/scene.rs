@@ -80,7 +80,7 @@ impl Seen {
         self
     }
     pub fn connected_after(mut self, span: u64) -> Self {
-        self.facts.connected_after = Some(id(span));
+        self.facts.connected.get_or_insert_default().after = Some(id(span));
         self
     }
     pub fn serving(mut self, span: u64) -> Self {
