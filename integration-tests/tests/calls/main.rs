@@ -3,6 +3,7 @@
 
 mod losses;
 mod places;
+mod polls;
 mod streams;
 mod truth;
 mod wakes;
