@@ -6,7 +6,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use span_model::{SpanId, TraceId, WireContext};
+use span_model::{PAYLOAD_TOKEN, SpanId, TraceId, WireContext};
 use std::borrow::Cow;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
@@ -132,7 +132,7 @@ impl ContextHeaders {
         if !known || value.len() < MIN_TOKEN_BYTES || self.tokens.len() >= MAX_TOKENS {
             return;
         }
-        let token = xxh3_64(value.as_bytes());
+        let token = xxh3_64(value.as_bytes()) & !PAYLOAD_TOKEN;
         if !self.tokens.contains(&token) {
             self.tokens.push(token);
         }

@@ -10,6 +10,7 @@ mod http1;
 mod redis;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use span_model::{Attribute, Key, Value, WireContext};
 use std::borrow::Cow;
@@ -188,7 +189,7 @@ pub struct Message {
     pub server_error: Option<Cow<'static, str>>,
     /// Requests: a trace context in the headers.
     pub context: Option<WireContext>,
-    /// Requests: hashes of rare header values (request ids), for the linker.
+    /// Requests: hashes of rare header values (request ids) and of words, for the linker.
     pub tokens: Vec<u64>,
     /// Requests: the connection closes after the response, so no other request follows.
     pub last: bool,

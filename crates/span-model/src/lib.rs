@@ -10,7 +10,7 @@ mod span;
 
 pub use ids::{ConnectionKey, Initiator, RequestKey, SpanId, TraceId};
 pub use link::{
-    CONFIDENCE, Connected, FACT_PREFIX, FactValue, LinkFacts, METHOD, OPENING, Opening, ProcessKey,
-    ToldBy, WireContext,
+    CONFIDENCE, Connected, FACT_PREFIX, FactValue, LinkFacts, METHOD, OPENING, Opening,
+    PAYLOAD_TOKEN, ProcessKey, ToldBy, WireContext,
 };
 pub use span::{Attribute, Key, Resource, Span, SpanKind, Status, Value};

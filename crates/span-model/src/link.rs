@@ -16,6 +16,10 @@ pub const CONFIDENCE: &str = "deeptrace.link.confidence";
 
 /// Prefix of the facts that the linker takes off.
 pub const FACT_PREFIX: &str = "deeptrace.fact.";
+/// Bit of a token that is the hash of a word of the payload, which may be rare or not; without it, it is
+/// that of a header's value which is.
+pub const PAYLOAD_TOKEN: u64 = 1 << 63;
+
 /// Marks a span as a request that has begun and not ended; its value names the process.
 pub const OPENING: &str = "deeptrace.fact.opening";
 const CALLER: &str = "deeptrace.fact.caller";
@@ -112,7 +116,8 @@ pub struct LinkFacts {
     pub woken_first: bool,
     /// Trace context found in the request's headers.
     pub context: Option<WireContext>,
-    /// Hashes of rare header values of the request (request ids and the like).
+    /// Hashes of rare header values of the request (request ids and the like), and with
+    /// [`PAYLOAD_TOKEN`] of words of its payload.
     pub tokens: Vec<u64>,
     /// Thread that read or wrote the request's first byte; 0 = unknown.
     pub request_tid: u32,

@@ -8,7 +8,7 @@
 //! Every decision also measures: where an exact rung knows the parent, the
 //! others are graded by it, whether they were trusted or not.
 
-use crate::evidence::{Claim, RUNGS, wire_context};
+use crate::evidence::{Claim, RUNGS, carries_on, wire_context};
 use crate::window::entry::{Entry, Side, Stage};
 use crate::window::link::{Link, Method, Parent, Reason};
 use crate::window::{Trust, Window};
@@ -136,7 +136,7 @@ fn choose(
             .of(Method::TraceContext)
             .map(|claim| (Method::TraceContext, claim))
     };
-    let inferred = infer(claims, trust);
+    let inferred = infer(entry, claims, trust);
     let best = claims
         .exact()
         .or(inferred.filter(|(_, claim)| claim.confidence >= floor))
@@ -177,8 +177,8 @@ fn why_not(window: &Window, entry: &Entry, inferred: bool) -> Reason {
 }
 
 /// The best parent that no exact rung names: by goroutines or the call's own thread if that is
-/// sure, else by hand-offs.
-fn infer(claims: &Claims, trust: Option<&Trust>) -> Option<(Method, Claim)> {
+/// sure, else by hand-offs, else by what it carries on.
+fn infer(entry: &Entry, claims: &Claims, trust: Option<&Trust>) -> Option<(Method, Claim)> {
     let by_goroutine = trusted(claims, trust, Method::Goroutine);
     if let Some(claim) = by_goroutine {
         return Some((Method::Goroutine, claim));
@@ -190,6 +190,7 @@ fn infer(claims: &Claims, trust: Option<&Trust>) -> Option<(Method, Claim)> {
     on_thread
         .filter(is_sure)
         .or_else(|| infer_by_hand_off(claims, trust))
+        .or_else(|| infer_by_payload(entry, claims, trust))
         .or(on_thread)
 }
 
@@ -225,6 +226,16 @@ fn infer_by_hand_off(claims: &Claims, trust: Option<&Trust>) -> Option<(Method, 
         .of_thread()
         .any(|claim| claim.parent != inferred.1.parent);
     (!contradicted).then_some(inferred)
+}
+
+fn infer_by_payload(
+    entry: &Entry,
+    claims: &Claims,
+    trust: Option<&Trust>,
+) -> Option<(Method, Claim)> {
+    let carries_on = trust.is_some_and(|trust| trust.carries_on(entry.kind));
+    let claim = trusted(claims, trust, Method::Payload).filter(|_| carries_on);
+    claim.map(|claim| (Method::Payload, claim))
 }
 
 fn infer_on_thread(claims: &Claims, trust: Option<&Trust>) -> Option<(Method, Claim)> {
@@ -277,18 +288,20 @@ enum Grade {
     Nesting(Method, bool),
     HandBack(bool),
     HandOff(bool),
+    CarriesOn(u32, bool),
 }
 
-/// Whether it was serving, how it was handed on, and each graded rung against the exact one and
-/// against its end.
-type Grades = [Option<Grade>; 3 + 2 * GRADED.len()];
+/// Whether it was serving, whether it carries on words, how it was handed on, and each graded rung
+/// against the exact one and against its end.
+type Grades = [Option<Grade>; 4 + 2 * GRADED.len()];
 
-const GRADED: [Method; 6] = [
+const GRADED: [Method; 7] = [
     Method::Goroutine,
     Method::ThreadOrder,
     Method::Thread,
     Method::HandOff,
     Method::HandBack,
+    Method::Payload,
     Method::OnlyOpen,
 ];
 
@@ -313,7 +326,9 @@ fn grades(window: &Window, entry: &Entry, claims: &Claims) -> Grades {
             .map(|nested| Grade::Nesting(*method, nested));
         [agrees, nested]
     });
-    let all = once(Some(serving))
+    let carries_on = carries_on(window, entry).map(|carries| Grade::CarriesOn(entry.kind, carries));
+    let all = [Some(serving), carries_on]
+        .into_iter()
         .chain(hand_offs(window, entry, claims))
         .chain(of_rungs);
     for (place, grade) in grades.iter_mut().zip(all) {
@@ -366,6 +381,7 @@ fn learn(window: &mut Window, process: ProcessKey, grades: &Grades) {
             Grade::Nesting(method, nested) => trust.saw_nesting(method, nested),
             Grade::HandBack(agrees) => trust.saw_hand_back(agrees),
             Grade::HandOff(agrees) => trust.saw_hand_off(agrees),
+            Grade::CarriesOn(kind, carries) => trust.saw_words(kind, carries),
         }
     }
 }

@@ -11,7 +11,7 @@
 
 use super::Error;
 use serde::Deserialize;
-use span_model::ToldBy;
+use span_model::{PAYLOAD_TOKEN, ToldBy};
 use std::collections::{HashMap, HashSet};
 use std::io::Read;
 use std::path::Path;
@@ -226,6 +226,11 @@ fn chance(text: &str, salt: u64) -> f64 {
 }
 
 /// FNV-1a: the same on every run.
+/// As of a header's value.
+fn token(text: &str) -> u64 {
+    hash(text) & !PAYLOAD_TOKEN
+}
+
 fn hash(text: &str) -> u64 {
     let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     text.bytes().fold(0xcbf2_9ce4_8422_2325, step)
@@ -369,7 +374,7 @@ fn read_lines(text: &str, names: &mut Names) -> Result<Vec<Recorded>, String> {
             }),
             payload: None,
             // Where thread ids were recorded, the trace is the request id that was sent on.
-            token: (line.tid_req != 0).then(|| hash(&line.t)),
+            token: (line.tid_req != 0).then(|| token(&line.t)),
         });
     }
     Ok(spans)
@@ -447,7 +452,7 @@ fn read_messages(text: &str, names: &mut Names) -> Result<Vec<Recorded>, String>
             tids: (req.pid, resp.pid),
             wire: Some((req.enter_seq, port)),
             seen: None,
-            token: Some(hash(trace)),
+            token: Some(token(trace)),
             payload: Some(req.payload + &resp.payload),
         });
     }

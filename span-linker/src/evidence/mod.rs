@@ -14,6 +14,7 @@
 //! | `thread` | a blocking thread works for the request it has not answered | event loops, Go, hand-off pools |
 //! | `hand_off` | who ended the wait of a call's thread had read what the call belongs to | a worker found its task waiting; locks |
 //! | `hand_back` | whose wait ends once a call's response is read made the call | locks |
+//! | `payload` | an id in the target of a request being served is sent on | ids that several requests share, calls that carry none on |
 //! | `only_open` | only one request is being served | background work |
 //! | `trace_context` | the header names the parent | never |
 
@@ -21,11 +22,14 @@ mod hand_back;
 mod hand_off;
 mod headers;
 mod only_open;
+mod payload;
 mod tcp_stream;
 mod thread;
 mod thread_order;
 mod tokens;
 mod trace_context;
+
+pub use payload::carries_on;
 
 use crate::window::Window;
 use crate::window::entry::{Entry, Side};
@@ -59,6 +63,7 @@ pub const RUNGS: &[&dyn Rung] = &[
     &thread::Thread,
     &hand_off::HandOff,
     &hand_back::HandBack,
+    &payload::Payload,
     &only_open::OnlyOpen,
     &trace_context::TraceContext,
 ];

@@ -7,6 +7,7 @@ use super::{Claim, Rung, exactly_one, span_claim};
 use crate::window::Window;
 use crate::window::entry::{Entry, Side};
 use crate::window::link::Method;
+use span_model::{PAYLOAD_TOKEN, SpanId};
 
 pub struct Tokens;
 
@@ -16,16 +17,21 @@ impl Rung for Tokens {
     }
 
     fn claim(&self, window: &Window, child: &Entry) -> Option<Claim> {
-        if child.side != Side::Egress {
-            return None;
-        }
-        let mut named = child.facts.tokens.iter().filter_map(|token| {
-            exactly_one(window.open_with_token(child.process, *token, child.start_ns))
-                .map(|entry| entry.id)
-        });
-        let first = named.next()?;
-        named
-            .all(|other| other == first)
-            .then(|| span_claim(first, 0.99))
+        named(window, child, |token| token & PAYLOAD_TOKEN == 0)
+            .map(|request| span_claim(request, 0.99))
     }
+}
+
+/// The one request that a call's tokens name, as far as they are wanted.
+pub fn named(window: &Window, child: &Entry, is_wanted: impl Fn(u64) -> bool) -> Option<SpanId> {
+    if child.side != Side::Egress {
+        return None;
+    }
+    let tokens = child.facts.tokens.iter().filter(|token| is_wanted(**token));
+    let mut named = tokens.filter_map(|token| {
+        exactly_one(window.open_with_token(child.process, *token, child.start_ns))
+            .map(|entry| entry.id)
+    });
+    let first = named.next()?;
+    named.all(|other| other == first).then_some(first)
 }

@@ -133,6 +133,8 @@ pub enum Method {
     HandOff,
     /// Whom the thread that read the response woke then.
     HandBack,
+    /// The request carries on a word of the payload of a request being served.
+    Payload,
     /// The one request being served.
     OnlyOpen,
     /// Whose turn it is where one thread keeps the order of its requests.
@@ -143,7 +145,7 @@ pub enum Method {
 
 impl Method {
     /// All of them, in the order of their discriminants.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::TcpStream,
         Self::TraceContext,
         Self::Headers,
@@ -154,6 +156,7 @@ impl Method {
         Self::Hops,
         Self::HandOff,
         Self::HandBack,
+        Self::Payload,
         Self::OnlyOpen,
         Self::QueueOrder,
         Self::Timing,
@@ -172,6 +175,7 @@ impl Method {
             Self::Hops => "hops",
             Self::HandOff => "hand_off",
             Self::HandBack => "hand_back",
+            Self::Payload => "payload",
             Self::OnlyOpen => "only_open",
             Self::QueueOrder => "queue_order",
             Self::Timing => "timing",

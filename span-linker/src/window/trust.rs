@@ -32,11 +32,15 @@
 //! Goroutines are believed while what they join holds one request at a time, whose turn it was only
 //! once it is proven by what they join, and by the last calls, for it depends on the load.
 //!
+//! Words of the payload are believed for kinds of calls of which nine in ten carry on a word of some
+//! request that is being served: where the true parent had brought none, most would match nothing.
+//!
 //! "Only one request was open" is not trusted until proven, by exact links or by
 //! idleness: a process that is idle half of the time, and makes calls only while
 //! it serves, makes them for what it serves. Background work would show in the
 //! idle half. Time with two requests counts twice as busy, which errs towards distrust.
 
+use super::FastMap;
 use super::link::Method;
 
 /// Least share of requests read and answered by the same thread.
@@ -59,6 +63,10 @@ const NESTING_LIMIT_PERCENT: u32 = 90;
 const HAND_BACK_LIMIT_PERCENT: u32 = 95;
 /// Least share of calls handed off by the request that they are handed back to.
 const HAND_OFF_LIMIT_PERCENT: u32 = 97;
+/// Least share of the calls of a kind that carry on a word of an open request, and kinds that are
+/// remembered; with more, all are forgotten.
+const CARRIES_ON_LIMIT_PERCENT: u32 = 90;
+const MAX_KINDS: usize = 256;
 /// Least share of calls made while serving, for a process without background work.
 const SERVING_LIMIT_PERCENT: u32 = 98;
 /// Business is measured over up to this long: 10 minutes.
@@ -118,6 +126,8 @@ pub struct Trust {
     goroutines: Tally,
     /// Calls that goroutines know the request of, by whose turn it was.
     turns: Tally,
+    /// Calls of each kind that carry on a word of an open request.
+    carried_on: FastMap<u32, Tally>,
     exact: [Tally; Method::ALL.len()],
     nesting: [Tally; Method::ALL.len()],
     /// Calls made while at least one request was served.
@@ -206,6 +216,20 @@ impl Trust {
         self.turns.is_proven(TURNS_LIMIT_PERCENT)
     }
 
+    /// A call of this kind carries on a word of an open request, or has others.
+    pub fn saw_words(&mut self, kind: u32, carries_on: bool) {
+        if self.carried_on.len() >= MAX_KINDS && !self.carried_on.contains_key(&kind) {
+            self.carried_on.clear();
+        }
+        self.carried_on.entry(kind).or_default().add(carries_on);
+    }
+
+    /// Calls of this kind carry on words of the requests that they are made for.
+    pub fn carries_on(&self, kind: u32) -> bool {
+        let tally = self.carried_on.get(&kind);
+        tally.is_some_and(|tally| tally.is_proven(CARRIES_ON_LIMIT_PERCENT))
+    }
+
     /// A request was served from then to then.
     pub fn saw_request(&mut self, start_ns: u64, end_ns: u64) {
         self.business.add(start_ns, end_ns);
@@ -245,6 +269,7 @@ impl Trust {
             }
             Method::Goroutine => exact && self.goroutines.holds(GOROUTINES_LIMIT_PERCENT),
             Method::Thread => exact && nested && affinity,
+            Method::Payload => exact && nested,
             Method::HandBack => exact && nested && affinity && self.hands_back(),
             Method::HandOff => {
                 let proven = self.handed_off.is_proven(HAND_OFF_LIMIT_PERCENT);

@@ -132,9 +132,11 @@ fn observe(lines: &[Line], with_tokens: bool) -> Vec<Seen> {
     }
     if with_tokens {
         for (index, seen) in &mut seen {
-            seen.facts
-                .tokens
-                .extend(lines.get(*index).map(|line| hasher.hash_one(&line.trace)));
+            seen.facts.tokens.extend(
+                lines
+                    .get(*index)
+                    .map(|line| hasher.hash_one(&line.trace) >> 1),
+            );
         }
     }
     seen.into_values().collect()

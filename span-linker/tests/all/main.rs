@@ -6,5 +6,6 @@ mod bounds;
 mod hand_offs;
 mod inside_a_process;
 mod over_otlp;
+mod payload;
 mod queue_order;
 mod scene;

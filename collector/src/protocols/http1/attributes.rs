@@ -6,7 +6,7 @@ use super::head::RequestLine;
 use super::parser::closes;
 use super::url::{self, Target, host_and_port};
 use crate::protocols::context::ContextHeaders;
-use crate::protocols::{Audience, Message, MessageKind};
+use crate::protocols::{Audience, Message, MessageKind, words};
 use span_model::semconv as names;
 use std::borrow::Cow;
 
@@ -82,6 +82,7 @@ pub(super) fn request(line: &RequestLine<'_>, headers: Headers<'_>) -> Message {
     client_side(&mut message, &target, &headers);
     server_side(&mut message, &target, &headers);
     (message.context, message.tokens) = headers.context.finish();
+    message.tokens.extend(words::tokens(line.target));
     message
 }
 

@@ -564,3 +564,14 @@ fn only_http_1_is_detected() {
         assert_eq!(Http1.detect(head), expected, "{}", head.escape_ascii());
     }
 }
+
+#[test]
+fn ids_of_the_target_become_tokens() {
+    let tokens = |target: &str| {
+        request(&format!("GET {target} HTTP/1.1\nHost: shop"))
+            .message
+            .tokens
+    };
+    assert_eq!(tokens("/users/8471?v=2"), tokens("/profiles/8471"));
+    assert!(tokens("/users/me").is_empty());
+}

@@ -18,6 +18,9 @@ pub(super) struct Command<'a> {
     pub(super) subcommand: Option<&'a str>,
     /// An argument that changes what later bytes mean; it never leaves the parser.
     pub(super) argument: Option<&'a str>,
+    /// The first argument, which is the key of most commands, if it is here whole; only hashes of it leave
+    /// the parser.
+    pub(super) key: Option<&'a [u8]>,
     /// Words after the name and the subcommand.
     pub(super) arguments: u64,
 }
@@ -78,6 +81,11 @@ pub(super) fn read_array(bytes: &[u8]) -> Reading<Command<'_>> {
             Reading::Bad => return Reading::Bad,
         };
         take_second(&mut command, second);
+    } else if words > 1 && !command.is("AUTH") {
+        command.key = match word(&mut cursor.clone()) {
+            Reading::Done(key) => key,
+            Reading::Partial | Reading::Bad => None,
+        };
     }
     if words > 2 && command.is_both("CLIENT", "REPLY") {
         match word(&mut cursor) {

@@ -3,7 +3,7 @@
 
 use super::reply::Reply;
 use super::request::Command;
-use crate::protocols::{Message, MessageKind};
+use crate::protocols::{Message, MessageKind, words};
 use span_model::semconv as names;
 
 /// Arguments that the query text shows as `?`; the rest is dots.
@@ -70,6 +70,9 @@ impl Session {
             kind: self.kind_of(command),
             key: command.arguments,
             last: command.is("QUIT"),
+            tokens: command
+                .key
+                .map_or_else(Vec::new, |key| words::tokens(key).collect()),
             ..Message::default()
         };
         message.put(names::DB_SYSTEM_NAME, "redis");

@@ -2,7 +2,7 @@
 
 use super::Redis;
 use crate::protocols::tests::replay::{Replay, Seen, fixture, play, shown, story};
-use crate::protocols::{Audience, Detection, Flow, Loss, MAX_UNREAD, Protocol};
+use crate::protocols::{Audience, Detection, Flow, Loss, MAX_UNREAD, Protocol, words};
 use std::collections::BTreeMap;
 
 fn recorded(name: &str) -> Vec<Seen> {
@@ -520,4 +520,17 @@ fn commands_and_replies_are_told_apart_and_others_are_refused() {
     ] {
         assert_eq!(Redis.detect(head), expected, "{}", head.escape_ascii());
     }
+}
+
+#[test]
+fn ids_of_a_key_become_tokens_and_those_of_passwords_do_not() {
+    let tokens = |words: &[&str]| {
+        let seen = play(&Redis, &[('>', &command(words))]);
+        seen[0].message.tokens.clone()
+    };
+    let user: Vec<u64> = words::tokens(b"/users/8471").collect();
+    assert_eq!(tokens(&["GET", "user:8471"]), user);
+    assert_eq!(tokens(&["HSET", "user:8471", "name", "99999"]), user);
+    assert!(tokens(&["AUTH", "secret12345"]).is_empty());
+    assert!(tokens(&["PING"]).is_empty());
 }
