@@ -13,11 +13,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 const ROUNDS: usize = 3;
-const WORKLOADS: [(&str, &str); 5] = [
+const WORKLOADS: [(&str, &str); 6] = [
     ("tcp_write", "40000"),
     ("tcp_read", "40000"),
     ("getppid", "500000"),
     ("futex_wake", "40000"),
+    ("epoll_wait", "500000"),
     (GO, "40000"),
 ];
 /// The workload that is a Go program.

@@ -1,11 +1,12 @@
 /* Makes one system call many times and prints what one costs: ns, the best of five rounds.
  *
- *   cost getppid|tcp_write|tcp_read|futex_wake CALLS
+ *   cost getppid|tcp_write|tcp_read|futex_wake|epoll_wait CALLS
  *
  * Waits for a line on stdin before it starts, so that a tracer can be attached to it, and
  * prints its process id first. tcp_write and tcp_read time one side of 128 bytes sent over a
  * loopback connection whose both ends are here. futex_wake lets two threads wake each other in turn:
- * one of its calls is a wake-up, the wait that it ends, and the switch between them.
+ * one of its calls is a wake-up, the wait that it ends, and the switch between them. epoll_wait finds
+ * nothing and does not wait.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -18,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -57,6 +59,20 @@ static double getppid_ns(long calls) {
     for (long i = 0; i < calls; i++)
         syscall(SYS_getppid);
     return (double)(now_ns() - start) / (double)calls;
+}
+
+static double epoll_ns(long calls) {
+    int set = epoll_create1(EPOLL_CLOEXEC);
+    if (set < 0)
+        fail("epoll_create1");
+    struct epoll_event event;
+    uint64_t start = now_ns();
+    for (long i = 0; i < calls; i++)
+        if (epoll_wait(set, &event, 1, 0) != 0)
+            fail("epoll_wait");
+    uint64_t spent = now_ns() - start;
+    close(set);
+    return (double)spent / (double)calls;
 }
 
 /* Writes a batch, then reads it, and counts the time of one of the two. */
@@ -122,7 +138,7 @@ static double futex_ns(long calls) {
 
 int main(int argc, char **argv) {
     if (argc != 3)
-        return fprintf(stderr, "usage: cost getppid|tcp_write|tcp_read|futex_wake CALLS\n"), 2;
+        return fprintf(stderr, "usage: cost getppid|tcp_write|tcp_read|futex_wake|epoll_wait CALLS\n"), 2;
     long calls = atol(argv[2]) / BATCH * BATCH;
     int client = -1, server = -1;
     int tcp = strncmp(argv[1], "tcp_", 4) == 0;
@@ -137,6 +153,7 @@ int main(int argc, char **argv) {
     for (int round = 0; round < ROUNDS; round++) {
         double ns = tcp                               ? tcp_ns(client, server, calls, !strcmp(argv[1], "tcp_write"))
                     : !strcmp(argv[1], "futex_wake") ? futex_ns(calls)
+                    : !strcmp(argv[1], "epoll_wait") ? epoll_ns(calls)
                                                      : getppid_ns(calls);
         if (ns < best)
             best = ns;
