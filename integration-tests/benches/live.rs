@@ -11,18 +11,22 @@ const LEVELS: [Level; 4] = [
     Level {
         in_flight: 1,
         requests: 300,
+        id_in_target: false,
     },
     Level {
         in_flight: 8,
         requests: 800,
+        id_in_target: false,
     },
     Level {
         in_flight: 64,
         requests: 1600,
+        id_in_target: false,
     },
     Level {
         in_flight: 256,
         requests: 2400,
+        id_in_target: false,
     },
 ];
 
@@ -54,6 +58,7 @@ fn main() -> Result<()> {
         for level in LEVELS {
             let level = Level {
                 requests: level.requests * times,
+                id_in_target: false,
                 ..level
             };
             let measured = measure(&mut shop, &[runtime], level)?;

@@ -3,7 +3,7 @@
 //! `cargo xtask bench live` measures more and longer; `docs/linking-live.md` says why a runtime is
 //! where it is.
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use integration_tests::live::{Level, Score, Shop, measure};
 use integration_tests::{collector, programs};
 
@@ -11,15 +11,19 @@ const LEVELS: [Level; 2] = [
     Level {
         in_flight: 8,
         requests: 800,
+        id_in_target: false,
     },
     Level {
         in_flight: 64,
         requests: 1600,
+        id_in_target: false,
     },
 ];
 
 /// Least precision of a runtime, and least recall at each level. How much a busy pool hands back where
 /// somebody waits for it differs with the load on the processors.
+const VIRTUAL_THREADS: &str = "java virtual threads";
+
 const FLOORS: [(&str, f64, [f64; LEVELS.len()]); 8] = [
     ("gunicorn gthread", 0.99, [0.97, 0.97]),
     ("aiohttp", 0.99, [0.9, 0.8]),
@@ -96,5 +100,34 @@ fn calls_are_linked_to_the_requests_that_made_them_and_to_no_other() -> Result<(
     }
     let wrong: Vec<String> = wrong.iter().map(|error| format!("{error:#}")).collect();
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+#[test]
+fn an_id_that_calls_carry_on_links_them_where_threads_tell_nothing() -> Result<()> {
+    if let Some(why) = programs::why_not(&["cc", "redis-server"]).or_else(collector::why_not) {
+        println!("skipped: linking by ids: {why}");
+        return Ok(());
+    }
+    let mut shop = Shop::start()?;
+    if !shop.runtimes().contains(&VIRTUAL_THREADS) {
+        println!("skipped: linking by ids: no Java with virtual threads");
+        return Ok(());
+    }
+    let level = Level {
+        in_flight: 64,
+        requests: 1600,
+        id_in_target: true,
+    };
+    let measured = measure(&mut shop, &[VIRTUAL_THREADS], level)?;
+    let score = measured.scores.first().context("no score")?;
+    println!("{score}");
+    check_precision(score, &measured.lost)?;
+    let by_payload = score.by_method.get("payload").copied().unwrap_or_default();
+    // The 601 numbers of four digits are ids, and the first 20 calls prove that they are carried on.
+    ensure!(
+        by_payload.right == by_payload.linked && by_payload.right >= 550,
+        "{by_payload:?}\n{score}"
+    );
     Ok(())
 }

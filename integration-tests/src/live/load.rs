@@ -19,6 +19,8 @@ pub struct Level {
     pub in_flight: usize,
     /// Requests in all.
     pub requests: u64,
+    /// The request's number stands in its target, too: an id that the call of Redis carries on.
+    pub id_in_target: bool,
 }
 
 /// Asks for the numbers from `first` on, and notes which went over which connection.
@@ -34,7 +36,9 @@ pub(super) fn serve(port: u16, first: u64, level: Level, truth: &mut Truth) -> R
             }
             let number = first + number;
             let context = || format!("request {number} to port {port}");
-            connection.ask(number).with_context(context)?;
+            connection
+                .ask(number, level.id_in_target)
+                .with_context(context)?;
             came.push(Came {
                 port,
                 peer_port: connection.local_port,
@@ -72,10 +76,11 @@ impl Connection {
     }
 
     /// One request and its whole reply, which must be `ok`.
-    fn ask(&mut self, number: u64) -> Result<()> {
+    fn ask(&mut self, number: u64, id_in_target: bool) -> Result<()> {
         let body = number.to_string();
+        let id = if id_in_target { &*body } else { "" };
         let request = format!(
-            "POST / HTTP/1.1\r\nHost: live\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{body}",
+            "POST /{id} HTTP/1.1\r\nHost: live\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
         self.stream.get_mut().write_all(request.as_bytes())?;
