@@ -37,6 +37,9 @@ const LEAST_BACK: f32 = 8.0;
 /// Where fewer than one way in so many leads back, none is believed: it is 1 % in Java's virtual
 /// threads, 14 % and more in Go and tokio, at 64 and 256 in flight.
 const LEAST_WAYS_BACK: f32 = 20.0;
+/// The same of the last so many.
+const RECENT_WAYS: usize = 128;
+const RECENT_LEAST_BACK: usize = 20;
 
 /// The hops of all processes.
 pub type AllHops = Learned<Hops, MAX_PROCESSES>;
@@ -191,7 +194,11 @@ impl Hops {
             wrong += 1.0;
         }
         self.chance = to_one / wrong;
-        self.leads_back = back * LEAST_WAYS_BACK >= wrong;
+        // A first burst, of few requests, leads back far more often than what comes after it.
+        let recent = self.ways.iter().rev().take(RECENT_WAYS);
+        let led_back = recent.clone().filter(|way| way.end == End::Back).count();
+        let all_back = back * LEAST_WAYS_BACK >= wrong;
+        self.leads_back = all_back && led_back * RECENT_LEAST_BACK >= recent.count();
     }
 
     /// How likely a way of so many requests under way leads back though a hop is wrong.
