@@ -36,10 +36,11 @@ pub fn carries_on(window: &Window, call: &Entry) -> Option<bool> {
         .iter()
         .filter(|token| is_word(**token))
         .peekable();
-    let mut open = window.open_in_process(call.process, call.start_ns);
-    if call.side != Side::Egress || words.peek().is_none() || open.next().is_none() {
+    if call.side != Side::Egress || words.peek().is_none() {
         return None;
     }
+    let mut open = window.open_in_process(call.process, call.start_ns);
+    open.next()?;
     let with = |token| window.open_with_token(call.process, token, call.start_ns);
     Some(words.any(|token| with(*token).next().is_some()))
 }
